@@ -1,0 +1,1 @@
+"""The method, torch only: the round, its losses and penalties, the average; read it with the papers beside you."""

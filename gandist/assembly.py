@@ -1,0 +1,143 @@
+"""From a configuration to a game ready to be played: networks built, wrapped by Accelerate, players seated.
+
+Accelerate wraps each network in its own DDP and casts its passes. The optimizers stay plain: each network has a
+gradient scaler of its own for fp16, so that an overflow in one does not reach the other, and gradients are gathered
+over passes by :mod:`gandist.adversarial.round`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from gandist.adversarial.ema import GeneratorAverage
+from gandist.adversarial.losses import LOSSES, Targets
+from gandist.adversarial.regularizers import PENALTIES, Regularizer
+from gandist.adversarial.round import Game, Player
+from gandist.config import AdamConfig, Config
+from gandist.errors import ConfigError
+from gandist.models.build import build
+from gandist.models.contract import ImageShape, Networks
+from gandist.models.layers import couples_batch
+from gandist.runtime import rng
+from gandist.runtime.machine import Precision
+from gandist.runtime.schedule import factor
+
+
+def open_accelerator(device: Literal["cpu", "cuda"], precision: Precision) -> Accelerator:
+    """Return the Accelerator for a kind of device and a number format.
+
+    Raises:
+        ConfigError: the launcher asks for a compiler, which would compile D past its second derivative.
+
+    """
+    if os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() != "no":
+        raise ConfigError("Launch without --dynamo_backend: --execution.compile decides what is compiled.")
+    # The graph stays dynamic, since penalties come and go: a static one would train on wrong gradients, silently.
+    wrapping = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+    formats = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+    return Accelerator(cpu=device == "cpu", mixed_precision=formats[precision], kwargs_handlers=[wrapping])
+
+
+def build_networks(config: Config, classes: int, share_images: int) -> Networks:
+    """Return fresh networks for images with ``classes`` classes and ``share_images`` images per rank and step.
+
+    Raises:
+        ConfigError: the architecture does not fit the images, or the passes would change what is computed.
+
+    """
+    image = ImageShape(config.data.resolution, config.data.channels)
+    networks = build(config.model, image, classes, rng.key(config.run.seed, "weights"))
+    micro = config.execution.micro_images
+    if micro is not None and micro < share_images:
+        for role, network in (("generator", networks.generator), ("discriminator", networks.discriminator)):
+            if coupled := couples_batch(network):
+                raise ConfigError(
+                    f"execution.micro_images: {micro} would cut a rank's batch of {share_images}, but the {role}'s "
+                    f"batch normalisation ({coupled[0]}, ...) sees the batch as a whole, so the result would change. "
+                    "Leave micro_images out, or use more ranks."
+                )
+    return networks
+
+
+def seat_players(
+    config: Config,
+    networks: Networks,
+    accelerator: Accelerator,
+    precision: Precision,
+    class_counts: Sequence[int],
+) -> tuple[Game, GeneratorAverage]:
+    """Move the networks to the device, wrap them, and return the game and the average of its generator."""
+    regularizers = regularizers_of(config)
+    for network in (networks.generator, networks.discriminator):
+        network.to(accelerator.device)
+        if config.execution.channels_last:
+            network.to(memory_format=torch.channels_last)
+    average = GeneratorAverage(networks.generator, config.ema.halflife_kimg * 1000, config.ema.rampup)
+    compiled = config.execution.compile
+    seat = partial(_seat, accelerator=accelerator, precision=precision)
+    cdf = class_cdf(class_counts).to(accelerator.device) if config.model.conditional else None
+    game = Game(
+        generator=seat(networks.generator, config.optimizer.generator, compiled=compiled),
+        # a compiled network has no second derivative, which penalties take of D
+        discriminator=seat(
+            networks.discriminator, config.optimizer.discriminator, compiled=compiled and not regularizers
+        ),
+        loss=LOSSES[config.loss.kind],
+        targets=Targets(config.loss.real_label, config.loss.fake_label, config.loss.swap_probability),
+        regularizers=regularizers,
+        latent_dim=config.model.latent_dim,
+        class_cdf=cdf,
+        micro_images=config.execution.micro_images,
+    )
+    return game, average
+
+
+def _seat(
+    module: nn.Module, adam: AdamConfig, compiled: bool, accelerator: Accelerator, precision: Precision
+) -> Player:
+    optimizer = torch.optim.Adam(
+        module.parameters(), lr=adam.lr, betas=(adam.beta1, adam.beta2), eps=adam.eps, fused=True
+    )
+    network, no_sync = accelerator.prepare(module), nullcontext
+    if isinstance(network, DistributedDataParallel):
+        # Forward passes send no buffers; Ranks.average_statistics makes them equal once a round.
+        network.broadcast_buffers = False
+        no_sync = network.no_sync
+    if compiled:
+        module.compile()
+    return Player(
+        network,
+        module,
+        optimizer,
+        clip_norm=adam.clip_norm,
+        scaler=torch.amp.GradScaler(accelerator.device.type) if precision == "fp16" else None,
+        no_sync=no_sync,
+    )
+
+
+def regularizers_of(config: Config) -> list[Regularizer]:
+    """Return the penalties that are switched on, each with its weight over images seen."""
+    r1 = config.regularizer.r1
+    if r1.gamma == 0:
+        return []
+
+    def weight(images_seen: int) -> float:
+        return r1.gamma * factor(r1.schedule, images_seen, config.run.total_kimg)
+
+    return [Regularizer("r1", PENALTIES["r1"], weight, r1.interval_steps)]
+
+
+def class_cdf(class_counts: Sequence[int]) -> Tensor:
+    """Return P(class <= k) for every class k, from the number of images in each."""
+    counts = torch.tensor(class_counts, dtype=torch.float64)
+    return (counts.cumsum(0) / counts.sum()).float()

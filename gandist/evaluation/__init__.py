@@ -1,0 +1,1 @@
+"""See and measure: pictures drawn from a generator."""

@@ -1,0 +1,161 @@
+"""Pictures from a generator: fixed latents, one grid, and generators read from files alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from gandist.config import ModelConfig
+from gandist.errors import CheckpointError, ConfigError, did_you_mean
+from gandist.models.build import build
+from gandist.models.contract import Generator, ImageShape
+from gandist.runtime import rng
+from gandist.runtime.checkpoint import load_module, read_weights
+from gandist.runtime.files import publish
+
+GENERATOR_FORMAT = "gandist-generator"
+
+
+@dataclass(frozen=True)
+class GeneratorCard:
+    """What a weights file says of itself: enough to build the network without a recipe."""
+
+    model: ModelConfig
+    image: ImageShape
+    class_names: tuple[str, ...]
+    images_seen: int
+
+    def header(self) -> dict[str, str]:
+        """Return the card as the header of a safetensors file."""
+        return {
+            "format": GENERATOR_FORMAT,
+            "version": "1",
+            "model": self.model.model_dump_json(),
+            "resolution": str(self.image.resolution),
+            "channels": str(self.image.channels),
+            "class_names": json.dumps(self.class_names, ensure_ascii=False),
+            "images_seen": str(self.images_seen),
+        }
+
+    @classmethod
+    def read(cls, header: Mapping[str, str] | None, where: Path) -> GeneratorCard:
+        """Return the card in a file's header.
+
+        Raises:
+            CheckpointError: the file is not a generator that gandist wrote.
+
+        """
+        if not header or header.get("format") != GENERATOR_FORMAT:
+            raise CheckpointError(f"{where}: not a generator of gandist: its header names no architecture.")
+        try:
+            return cls(
+                ModelConfig.model_validate_json(header["model"]),
+                ImageShape(int(header["resolution"]), int(header["channels"])),
+                tuple(json.loads(header["class_names"])),
+                int(header["images_seen"]),
+            )
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(f"{where}: its header cannot be read ({error}).") from None
+
+
+def find_weights(source: Path) -> Path:
+    """Return the averaged generator's file of a run folder, a checkpoint folder, or the file itself.
+
+    Raises:
+        ConfigError: there is nothing to sample from.
+
+    """
+    if source.is_file():
+        return source
+    if not source.exists():
+        raise ConfigError(f"{source}: no such run, checkpoint or file.")
+    latest = source / "checkpoints" / "latest"
+    folder = source / "checkpoints" / latest.read_text().strip() if latest.is_file() else source
+    weights = folder / "ema.safetensors"
+    if not weights.is_file():
+        raise ConfigError(
+            f"{source}: no ema.safetensors in it. Name a run folder that has saved a checkpoint, a checkpoint folder, "
+            "or a .safetensors file."
+        )
+    return weights
+
+
+def load_generator(weights: Path) -> tuple[Generator, GeneratorCard]:
+    """Return the generator in a weights file, in evaluation mode, and its card.
+
+    Raises:
+        CheckpointError: the file is damaged or not a generator.
+
+    """
+    tensors, header = read_weights(weights)
+    card = GeneratorCard.read(header, weights)
+    networks = build(card.model, card.image, len(card.class_names), seed=0)
+    load_module(networks.generator, tensors, str(weights))
+    return networks.generator.eval().requires_grad_(False), card
+
+
+def pick_class(card: GeneratorCard, label: str) -> int:
+    """Return the number of a class given by name or number.
+
+    Raises:
+        ConfigError: the generator has no classes, or not this one.
+
+    """
+    if not card.model.conditional:
+        raise ConfigError("--class: this generator is not conditional; it draws every class at random.")
+    if label in card.class_names:
+        return card.class_names.index(label)
+    if label.isdigit() and int(label) < len(card.class_names):
+        return int(label)
+    names = ", ".join(card.class_names)
+    raise ConfigError(f"--class {label}: no such class.{did_you_mean(label, card.class_names)} There are: {names}.")
+
+
+def fixed_latents(
+    latent_dim: int, classes: int, rows: int, columns: int, seed: int
+) -> tuple[Float[Tensor, "images latent"], Int[Tensor, " images"]]:
+    """Return latents and classes of a grid, row by row: row r shows class r, counted round.
+
+    The latent of the n-th image depends on the seed and n alone, so a larger grid extends a smaller one.
+    """
+    count = rows * columns
+    z = torch.stack([torch.randn(latent_dim, generator=rng.generator(seed, "sample", n)) for n in range(count)])
+    c = torch.arange(count).div(columns, rounding_mode="floor") % max(classes, 1)
+    return z, c
+
+
+@torch.no_grad()
+def draw(
+    generator: Generator, z: Float[Tensor, "images latent"], c: Int[Tensor, " images"], pass_images: int = 64
+) -> UInt8[Tensor, "images channels height width"]:
+    """Return 8-bit images on the CPU, made a few at a time by a generator in evaluation mode."""
+    device = next(generator.parameters()).device
+    passes = [
+        generator(z[i : i + pass_images].to(device), c[i : i + pass_images].to(device))
+        for i in range(0, len(z), pass_images)
+    ]
+    return torch.cat([to_uint8(images).cpu() for images in passes])
+
+
+def to_uint8(images: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
+    """Map [-1, 1] to 0 .. 255, rounding to the nearest; values outside are clipped."""
+    return (images.float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def save_grid(images: UInt8[Tensor, "images channels height width"], columns: int, path: Path) -> None:
+    """Write the images as one PNG, ``columns`` to a row, small ones enlarged by whole factors."""
+    from PIL import Image
+    from torchvision.utils import make_grid
+
+    factor = max(1, 64 // images.shape[-1])
+    large = images.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
+    grid = make_grid(large, nrow=columns, padding=2)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with publish(path) as partial:
+        Image.fromarray(grid.permute(1, 2, 0).numpy()).save(partial, format="PNG")

@@ -1,0 +1,1 @@
+"""The networks, torch only: layers, one file per architecture; the resolution is an argument."""

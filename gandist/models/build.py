@@ -1,0 +1,41 @@
+"""From a model section to two networks: the table of architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from gandist.config import ModelConfig
+from gandist.errors import ConfigError
+from gandist.models import dcgan, mlp, resnet
+from gandist.models.contract import ImageShape, Networks
+
+ARCHITECTURES: dict[str, Callable[[ModelConfig, ImageShape, int], Networks]] = {
+    "mlp": mlp.build,
+    "dcgan": dcgan.build,
+    "resnet": resnet.build,
+}
+
+
+def build(model: ModelConfig, image: ImageShape, classes: int, seed: int) -> Networks:
+    """Return freshly initialised networks, a pure function of the arguments.
+
+    Args:
+        model: which architecture, and its knobs.
+        image: what G draws and D sees.
+        classes: number of classes of the data, 0 if it has no labels.
+        seed: of the initial weights; torch's global random state is left as it was.
+
+    Raises:
+        ConfigError: the architecture cannot do the resolution, or wants classes where the data has none.
+
+    """
+    if model.conditional and classes < 1:
+        raise ConfigError(
+            "model.conditional is on, but the data has no classes. Prepare the images from a folder with one "
+            "subfolder per class, or set --model.conditional False."
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ARCHITECTURES[model.arch](model, image, classes if model.conditional else 0)

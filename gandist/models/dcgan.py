@@ -1,0 +1,95 @@
+"""DCGAN (Radford, Metz, Chintala 2016), layer for layer the official PyTorch tutorial's at 64 px.
+
+Other power-of-two resolutions have one stage more or fewer: the hidden layer next to the image always has
+``generator_channels`` (``discriminator_channels``) channels, and each stage towards 4 px doubles them.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from gandist.config import ModelConfig
+from gandist.models.contract import Discriminator, Generator, ImageShape, Networks
+from gandist.models.layers import power_of_two_stages
+
+
+class DcganGenerator(Generator):
+    """Transposed 4x4 convolutions with batch norm and ReLU, tanh at the end; a class is embedded and appended to z."""
+
+    def __init__(self, image: ImageShape, latent_dim: int, channels: int, classes: int) -> None:
+        super().__init__()
+        stages = power_of_two_stages("dcgan", image.resolution, smallest=8)
+        self.embedding = nn.Embedding(classes, latent_dim) if classes else None
+        width = channels << (stages - 1)
+        layers = [*self._stage(latent_dim * (2 if classes else 1), width, stride=1, padding=0)]
+        for _ in range(stages - 1):
+            layers += self._stage(width, width // 2, stride=2, padding=1)
+            width //= 2
+        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(width, image.channels, 4, 2, 1, bias=False), nn.Tanh())
+        self.apply(initialise)
+
+    @staticmethod
+    def _stage(inputs: int, outputs: int, stride: int, padding: int) -> list[nn.Module]:
+        convolution = nn.ConvTranspose2d(inputs, outputs, 4, stride, padding, bias=False)
+        return [convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+
+    def forward(
+        self, z: Float[Tensor, "batch latent"], c: Int[Tensor, " batch"] | None
+    ) -> Float[Tensor, "batch channels height width"]:
+        """Return images in [-1, 1]."""
+        h = z if self.embedding is None else torch.cat([z, self.embedding(c)], dim=1)
+        images: Tensor = self.layers(h[:, :, None, None])
+        return images
+
+
+class DcganDiscriminator(Discriminator):
+    """Strided 4x4 convolutions with batch norm and leaky ReLU; a class enters by projection (Miyato & Koyama 2018)."""
+
+    def __init__(self, image: ImageShape, channels: int, classes: int) -> None:
+        super().__init__()
+        stages = power_of_two_stages("dcgan", image.resolution, smallest=8)
+        layers: list[nn.Module] = [
+            nn.Conv2d(image.channels, channels, 4, 2, 1, bias=False),
+            nn.LeakyReLU(0.2, inplace=True),
+        ]
+        for stage in range(stages - 1):
+            width = channels << stage
+            layers += [
+                nn.Conv2d(width, 2 * width, 4, 2, 1, bias=False),
+                nn.BatchNorm2d(2 * width),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
+        width = channels << (stages - 1)
+        self.layers = nn.Sequential(*layers)
+        self.head = nn.Conv2d(width, 1, 4, 1, 0, bias=False)
+        self.embedding = nn.Embedding(classes, width) if classes else None
+        self.apply(initialise)
+
+    def forward(
+        self, x: Float[Tensor, "batch channels height width"], c: Int[Tensor, " batch"] | None
+    ) -> Float[Tensor, " batch"]:
+        """Return logits."""
+        features = self.layers(x)
+        logits: Tensor = self.head(features).flatten()
+        if self.embedding is not None:
+            logits = logits + (features.sum(dim=(2, 3)) * self.embedding(c)).sum(dim=1)
+        return logits
+
+
+def initialise(module: nn.Module) -> None:
+    """Draw convolutions and embeddings from N(0, 0.02^2) and batch norm scales from N(1, 0.02^2)."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Embedding):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)
+
+
+def build(model: ModelConfig, image: ImageShape, classes: int) -> Networks:
+    """Return the DCGAN pair for a power-of-two resolution of at least 8 px."""
+    return Networks(
+        DcganGenerator(image, model.latent_dim, model.dcgan.generator_channels, classes),
+        DcganDiscriminator(image, model.dcgan.discriminator_channels, classes),
+    )

@@ -1,0 +1,1 @@
+"""The machine: ranks, signals, checkpoints, tracking, random numbers, schedules."""

@@ -1,0 +1,281 @@
+"""Checkpoints: safetensors and JSON, complete or invisible, never pickle.
+
+::
+
+    checkpoints/000102400/           named by images seen
+        generator.safetensors ...    one file for each part
+        state.json                   counters, configuration: everything that is not a tensor
+        manifest.json                name, size and SHA-256 of every other file; written last
+    checkpoints/latest               the name of the newest complete one
+
+A checkpoint is written into a hidden folder, flushed, and published by one rename. On reading, every byte is
+checked against the manifest; a damaged checkpoint is passed over, loudly, for the one before it.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from gandist.errors import CheckpointError
+from gandist.runtime.files import digest, flush_file, flush_folder, write_json, write_text
+
+FORMAT = "gandist-checkpoint"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a checkpoint: its tensors, and what its header says about them."""
+
+    tensors: Mapping[str, Tensor]
+    header: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint on the disk whose bytes were verified."""
+
+    folder: Path
+    state: Mapping[str, Any]
+
+    @property
+    def images_seen(self) -> int:
+        """Return the position in the run."""
+        return int(self.state["images_seen"])
+
+    def tensors(self, part: str) -> dict[str, Tensor]:
+        """Return the tensors of one part, on the CPU."""
+        return load_file(self.folder / f"{part}.safetensors")
+
+
+class CheckpointStore:
+    """The checkpoints of one run. Only rank 0 writes; every rank reads."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder = folder
+        self.keep = keep
+
+    def names(self) -> list[str]:
+        """Return the names of the published checkpoints, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        return sorted((entry.name for entry in self.folder.iterdir() if entry.name.isdigit()), key=int)
+
+    def save(self, images_seen: int, parts: Mapping[str, Part], state: Mapping[str, Any]) -> Path:
+        """Write and publish a checkpoint, then drop the ones that are no longer kept.
+
+        Raises:
+            CheckpointError: it could not be written; what was there before is untouched.
+
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.sweep()
+        target = self.folder / f"{images_seen:09d}"
+        draft = self.folder / f".{target.name}.{os.getpid()}.part"
+        try:
+            self._write(draft, parts, {"images_seen": images_seen, **state})
+            self._publish(draft, target)
+        except OSError as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            advice = "the disk is full: free some space" if full else "make the folder writable"
+            raise CheckpointError(
+                f"{target}: the checkpoint could not be written ({error}); {advice}. Earlier checkpoints are whole."
+            ) from None
+        self._prune()
+        return target
+
+    def _write(self, draft: Path, parts: Mapping[str, Part], state: Mapping[str, Any]) -> None:
+        draft.mkdir()
+        for name, part in parts.items():
+            tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in part.tensors.items()}
+            path = draft / f"{name}.safetensors"
+            try:
+                save_file(tensors, path, metadata=dict(part.header or {}))
+            except SafetensorError as error:  # safetensors wraps the system's error; keep its meaning
+                full = "No space left" in str(error) or "File too large" in str(error)
+                raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from None
+            flush_file(path)
+        write_json(draft / "state.json", {"format": FORMAT, "version": VERSION, **state})
+        files = sorted(path for path in draft.iterdir())
+        manifest = {path.name: {"bytes": path.stat().st_size, "sha256": digest(path)} for path in files}
+        write_json(draft / "manifest.json", {"format": FORMAT, "version": VERSION, "files": manifest})
+
+    def _publish(self, draft: Path, target: Path) -> None:
+        if target.exists():  # the same position saved again, after a resume from it
+            replaced = self.folder / f".{target.name}.replaced.part"
+            shutil.rmtree(replaced, ignore_errors=True)
+            target.rename(replaced)
+            draft.rename(target)
+            shutil.rmtree(replaced)
+        else:
+            draft.rename(target)
+        flush_folder(self.folder)
+        write_text(self.folder / "latest", target.name + "\n")
+
+    def _prune(self) -> None:
+        for name in self.names()[: -self.keep]:
+            hidden = self.folder / f".{name}.dropped.part"
+            (self.folder / name).rename(hidden)
+            shutil.rmtree(hidden, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove what interrupted saves left behind; a replaced checkpoint whose successor never came is put back."""
+        for leftover in self.folder.glob(".*.part"):
+            name = leftover.name.split(".")[1]
+            if leftover.name.endswith(".replaced.part") and not (self.folder / name).exists():
+                leftover.rename(self.folder / name)
+            elif leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
+
+    def open(self, name: str) -> Checkpoint:
+        """Return a checkpoint that rank 0 has found whole, without reading every byte again."""
+        return Checkpoint(self.folder / name, _read_json(self.folder / name / "state.json"))
+
+    def newest(self, warn: Callable[[str], None]) -> Checkpoint | None:
+        """Return the newest checkpoint that is whole, telling ``warn`` of each damaged one that was passed over.
+
+        Raises:
+            CheckpointError: there are checkpoints, but none is whole; starting anew would lose the run.
+
+        """
+        if self.folder.is_dir():
+            self.sweep()
+        names = self.names()
+        for name in reversed(names):
+            try:
+                return open_checkpoint(self.folder / name)
+            except CheckpointError as error:
+                warn(f"{error} Falling back to the checkpoint before it.")
+        if names:
+            raise CheckpointError(
+                f"{self.folder}: none of the {len(names)} checkpoint(s) is whole. Move the folder away to start anew."
+            )
+        return None
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Return the checkpoint in ``folder`` after checking every byte of it.
+
+    Raises:
+        CheckpointError: a file is missing, short, changed, or of an unknown format.
+
+    """
+    manifest = _read_json(folder / "manifest.json")
+    files = manifest.get("files")
+    if manifest.get("format") != FORMAT or manifest.get("version") != VERSION or not isinstance(files, dict):
+        raise CheckpointError(f"{folder}/manifest.json: not a checkpoint of this version of gandist.")
+    for name, recorded in files.items():
+        path = folder / name
+        if Path(name).name != name or not path.is_file():
+            raise CheckpointError(f"{path}: missing.")
+        if path.stat().st_size != recorded["bytes"]:
+            raise CheckpointError(f"{path}: {path.stat().st_size} bytes, {recorded['bytes']} were written: damaged.")
+        if digest(path) != recorded["sha256"]:
+            raise CheckpointError(f"{path}: its digest is not the one written: damaged.")
+    return Checkpoint(folder, _read_json(folder / "state.json"))
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of a safetensors file, on the CPU, and its header.
+
+    Raises:
+        CheckpointError: the file is not whole.
+
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in list(file.keys())}, file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: cannot be read as safetensors ({error}).") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: missing.") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}): damaged.") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: not a JSON object: damaged.")
+    return content
+
+
+# --- modules and optimizers as named tensors -----------------------------------------------------------------
+
+
+@torch.no_grad()
+def load_module(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Copy saved tensors into a module, in place, names and shapes checked first.
+
+    Raises:
+        CheckpointError: a name or a shape does not fit.
+
+    """
+    own = module.state_dict()
+    _check_names(own.keys(), tensors.keys(), where)
+    for name, tensor in own.items():
+        if tensor.shape != tensors[name].shape:
+            raise CheckpointError(f"{where}: {name} has shape {list(tensors[name].shape)}, not {list(tensor.shape)}.")
+    for name, tensor in own.items():
+        tensor.copy_(tensors[name])
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
+    """Return the optimizer's state as ``parameter name/quantity`` tensors."""
+    return {
+        f"{name}/{quantity}": value
+        for name, parameter in module.named_parameters()
+        for quantity, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+@torch.no_grad()
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, module: nn.Module, tensors: Mapping[str, Tensor], where: str
+) -> None:
+    """Put saved state back under its parameters; a network that never stepped has none.
+
+    Raises:
+        CheckpointError: a parameter is unknown to the module, or a shape does not fit.
+
+    """
+    parameters = dict(module.named_parameters())
+    on_device = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
+    state: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        name, _, quantity = key.rpartition("/")
+        parameter = parameters.get(name)
+        if parameter is None or (tensor.ndim and tensor.shape != parameter.shape):
+            raise CheckpointError(f"{where}: {key} does not fit the network's parameters.")
+        if quantity == "step":  # Adam's count of steps: one number, on the device only for fused kernels
+            place = tensor.to(parameter.device) if on_device else tensor
+        else:
+            place = torch.empty_like(parameter).copy_(tensor)
+        state.setdefault(name, {})[quantity] = place
+    optimizer.state.clear()
+    for name, quantities in state.items():
+        optimizer.state[parameters[name]] = quantities
+
+
+def _check_names(own: Any, saved: Any, where: str) -> None:
+    missing, unknown = sorted(set(own) - set(saved)), sorted(set(saved) - set(own))
+    if missing or unknown:
+        raise CheckpointError(
+            f"{where}: made by another network: lacks {missing[:3] or 'nothing'}, has {unknown[:3] or 'nothing'} extra."
+        )

@@ -1,0 +1,115 @@
+"""Ranks: who we are, how all of us agree, how buffers become the same everywhere.
+
+The ranks decide together over a group of their own on the CPU (gloo), so that agreeing never waits for a GPU.
+Every function here is called by all ranks, in the same order; one process alone runs the same code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from gandist.errors import MachineError
+
+LAUNCHED_WORLD = "GANDIST_LAUNCHED_WORLD"
+"""Environment variable in which a launch script says how many ranks it started."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place among the ranks, and the group in which they agree (None for one process)."""
+
+    rank: int
+    world: int
+    control: dist.ProcessGroup | None
+
+    @classmethod
+    def join(cls, rank: int, world: int, timeout_seconds: float = 600.0) -> Ranks:
+        """Open the control group, after checking that as many ranks run as were launched.
+
+        Raises:
+            MachineError: the launcher asked for another number of ranks than came up.
+
+        """
+        for name in ("WORLD_SIZE", LAUNCHED_WORLD):
+            asked = os.environ.get(name, "")
+            if asked.isdigit() and int(asked) != world:
+                raise MachineError(
+                    f"{name}={asked} ranks were launched, but this process is one of {world}. The ranks did not find "
+                    "each other: on CPUs launch with `accelerate launch --config_file launch/cpu.yaml`, on GPUs with "
+                    "one of the other files in launch/."
+                )
+        if world == 1:
+            return cls(0, 1, None)
+        group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_seconds))
+        assert isinstance(group, dist.ProcessGroup)
+        return cls(rank, world, group)
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the rank that writes files."""
+        return self.rank == 0
+
+    def any(self, flag: bool) -> bool:
+        """Return whether the flag is set on any rank."""
+        if self.control is None:
+            return flag
+        vote = torch.tensor(int(flag))
+        dist.all_reduce(vote, op=dist.ReduceOp.MAX, group=self.control)
+        return bool(vote)
+
+    def from_main(self, value: Any) -> Any:
+        """Return rank 0's value on every rank; it must be plain JSON, so nothing is unpickled."""
+        if self.control is None:
+            return value
+        payload = json.dumps(value).encode() if self.main else b""
+        length = torch.tensor(len(payload))
+        dist.broadcast(length, src=0, group=self.control)
+        body = torch.frombuffer(bytearray(payload), dtype=torch.uint8) if payload else torch.empty(0, dtype=torch.uint8)
+        if not self.main:
+            body = torch.empty(int(length), dtype=torch.uint8)
+        dist.broadcast(body, src=0, group=self.control)
+        return json.loads(bytes(body.tolist()))
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean of a tensor over all ranks, reduced where the tensor lies."""
+        if self.control is None:
+            return values
+        total = values.clone()
+        dist.all_reduce(total)
+        return total / self.world
+
+    def average_statistics(self, *networks: nn.Module) -> None:
+        """Replace the running statistics of batch norms by their means over ranks.
+
+        In training each rank normalises by its own images, so only these buffers differ between ranks. One small
+        reduction for all of them keeps ranks identical, whenever a checkpoint or a sample is taken.
+        """
+        if self.control is None:
+            return
+        buffers = [buffer for network in networks for buffer in running_statistics(network)]
+        if not buffers:
+            return
+        flat = torch.cat([buffer.flatten() for buffer in buffers])
+        dist.all_reduce(flat)
+        flat /= self.world
+        for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
+            buffer.copy_(mean.view_as(buffer))
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        self.any(False)
+
+
+def running_statistics(network: nn.Module) -> list[Tensor]:
+    """Return the running means and variances of the network's batch norms."""
+    kind = nn.modules.batchnorm._BatchNorm
+    norms = [module for module in network.modules() if isinstance(module, kind)]
+    return [b for norm in norms for b in (norm.running_mean, norm.running_var) if b is not None]

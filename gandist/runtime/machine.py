@@ -1,0 +1,87 @@
+"""The machine a rank runs on: what it computes in, how many threads it takes, what it used."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+import gandist
+from gandist.config import ExecutionConfig
+from gandist.errors import MachineError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+def choose_device(execution: ExecutionConfig) -> Literal["cpu", "cuda"]:
+    """Return the kind of device to compute on.
+
+    Raises:
+        MachineError: a GPU was asked for where there is none.
+
+    """
+    available = torch.cuda.is_available()
+    if execution.device == "cuda" and not available:
+        raise MachineError(
+            "execution.device: cuda was asked for, but torch sees no CUDA device here. Check the driver with "
+            "nvidia-smi, or train on the CPU with --execution.device cpu."
+        )
+    return "cuda" if available and execution.device != "cpu" else "cpu"
+
+
+def choose_precision(execution: ExecutionConfig, device: Literal["cpu", "cuda"]) -> Precision:
+    """Return the number format: the one asked for, else the launcher's, else bf16 where the hardware computes in it."""
+    if execution.precision != "auto":
+        return execution.precision
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if launched == "bf16" or launched == "fp16":
+        return launched
+    if device == "cuda":
+        return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp32"
+    return "bf16" if cpu_flags() & {"avx512_bf16", "amx_bf16"} else "fp32"
+
+
+def cpu_flags() -> frozenset[str]:
+    """Return the instruction set extensions of this machine's CPU, as Linux names them."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return frozenset(next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), []))
+
+
+def set_threads(threads: int | None, device: Literal["cpu", "cuda"], world: int) -> None:
+    """Give this rank ``threads`` CPU threads; on a CPU, its share of the machine's cores where that is None."""
+    if threads is None and device == "cpu":
+        local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+        threads = max(1, len(os.sched_getaffinity(0)) // local_ranks)
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def require_determinism() -> None:
+    """Make torch use only algorithms that repeat to the bit, and fail where there is none."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+
+
+def environment(device: torch.device, world: int, precision: Precision) -> dict[str, Any]:
+    """Return what a run was made with, for the record."""
+    return {
+        "gandist": gandist.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "world_size": world,
+        "precision": precision,
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+    }
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Return the most memory this process has used: on the GPU where there is one, else resident in RAM."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,0 +1,48 @@
+"""What was measured since the last log round; tensors stay on the device until they are asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+
+class Window:
+    """Sums of statistics and of time over the rounds since it was made."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+        self._images = 0
+        self._start = time.perf_counter()
+        self._waited = 0.0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time inside the context as spent waiting for data."""
+        start = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - start
+
+    def add(self, statistics: Mapping[str, Tensor], images: int) -> None:
+        """Add the statistics of a round of ``images`` real images over all ranks."""
+        self._images += images
+        for name, value in statistics.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def means(self) -> tuple[list[str], Tensor]:
+        """Return the names, sorted, and their means over the rounds that measured them."""
+        names = sorted(self._sums)
+        return names, torch.stack([self._sums[name] / self._counts[name] for name in names])
+
+    def speed(self) -> dict[str, float]:
+        """Return images per second over all ranks, and the share of time spent waiting for data."""
+        elapsed = time.perf_counter() - self._start
+        return {
+            "speed/images_per_second": self._images / elapsed,
+            "speed/data_wait_share": self._waited / elapsed,
+        }

@@ -1,0 +1,383 @@
+"""The trainer: build the game, play its rounds, write down what happens, save, and continue where it stopped."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from gandist.adversarial.round import STRATEGIES, Draws, Player, Real, Round
+from gandist.assembly import build_networks, open_accelerator, seat_players
+from gandist.config import AdamConfig, Config, differences, dump, to_yaml
+from gandist.data.loader import Batch, batches, check_divides, open_images
+from gandist.errors import EXIT_DONE, EXIT_PREEMPTED, CheckpointError, ConfigError, ResumeError
+from gandist.evaluation.sample import GeneratorCard, draw, fixed_latents, save_grid
+from gandist.models.contract import ImageShape
+from gandist.runtime import machine, rng
+from gandist.runtime.checkpoint import (
+    Checkpoint,
+    CheckpointStore,
+    Part,
+    load_module,
+    load_optimizer,
+    optimizer_tensors,
+)
+from gandist.runtime.distributed import Ranks
+from gandist.runtime.files import write_text
+from gandist.runtime.preemption import StopRequest
+from gandist.runtime.schedule import crossed, factor
+from gandist.runtime.status import Outcome, write_status
+from gandist.runtime.tracking import AnyTracker, NullTracker, Tracker, check_tracking
+from gandist.runtime.window import Window
+
+
+@dataclass(frozen=True)
+class Insistence:
+    """What the user insists on when a run is continued: knobs whose change is accepted, and a new data order."""
+
+    accept: tuple[str, ...] = ()
+    restart_data: bool = False
+
+
+@dataclass
+class Clock:
+    """Where the run stands."""
+
+    round_index: int = 0
+    images_seen: int = 0
+    data_position: int = 0
+
+
+class Trainer:
+    """One run: built, or read back from its newest checkpoint, and played to its end or to a request to stop."""
+
+    def __init__(self, config: Config, insistence: Insistence | None = None) -> None:
+        self.config = config
+        self.folder = config.folder
+        check_folder(config)
+        kind = machine.choose_device(config.execution)
+        self.precision = machine.choose_precision(config.execution, kind)
+        if config.execution.deterministic:
+            machine.require_determinism()
+        self.accelerator = open_accelerator(kind, self.precision)
+        self.device = self.accelerator.device
+        self.ranks = Ranks.join(self.accelerator.process_index, self.accelerator.num_processes)
+        machine.set_threads(config.execution.threads, kind, self.ranks.world)
+        check_divides(config.update.batch_images, self.ranks.world)
+        self.share_images = config.update.batch_images // self.ranks.world
+        self.images = open_images(config.data, config.run.seed)
+        if self.ranks.main:
+            check_tracking(config.tracking)
+        networks = build_networks(config, len(self.images.class_names), self.share_images)
+        self.game, self.average = seat_players(
+            config, networks, self.accelerator, self.precision, self.images.class_counts
+        )
+        self.play = STRATEGIES[config.update.strategy]
+        self.store = CheckpointStore(self.folder / "checkpoints", config.checkpoint.keep)
+        self.clock = Clock()
+        self.window = Window()
+        self.notes: list[str] = []
+        self.resumed_at: int | None = None
+        self.metrics_bytes = self._resume(insistence or Insistence())
+
+    # --- the loop ----------------------------------------------------------------------------------------------
+
+    def train(self) -> int:
+        """Play until the end of the run or a request to stop; return the exit code for it."""
+        stop = self._open_run()
+        stream = self._real_images()
+        while not (self.finished or self._asked_to_stop(stop)):
+            before = self.clock.images_seen
+            after = before + self.images_per_round
+            log = crossed(self.config.tracking.every_kimg, before, after) or after >= self.total_images
+            self._set_rates()
+            with self.window.waiting():
+                reals = [next(stream) for _ in range(self.config.update.d_steps)]
+            played = self._play_round([self._to_device(batch) for batch in reals], observe=log)
+            self.clock.round_index += 1
+            self.clock.images_seen = after
+            self.clock.data_position = reals[-1].position + self.config.update.batch_images
+            if played.generator_moved:
+                self.average.update(after, self.images_per_round)
+            self.ranks.average_statistics(
+                self.game.generator.module, self.game.discriminator.module, self.average.network
+            )
+            self.window.add(played.statistics, self.images_per_round)
+            if log:
+                self._log()
+            if crossed(self.config.samples.every_kimg, before, after):
+                self._sample()
+            if crossed(self.config.checkpoint.every_kimg, before, after):
+                self._save(must=False)
+        return self._close_run(stop)
+
+    @property
+    def total_images(self) -> float:
+        """Return the length of the run in images."""
+        return self.config.run.total_kimg * 1000
+
+    @property
+    def images_per_round(self) -> int:
+        """Return the real images that all ranks show D in one round."""
+        return self.config.update.batch_images * self.config.update.d_steps
+
+    @property
+    def finished(self) -> bool:
+        """Return whether the run has reached its length."""
+        return self.clock.images_seen >= self.total_images
+
+    def _asked_to_stop(self, stop: StopRequest) -> bool:
+        return self.ranks.any(stop.requested(look_for_file=self.ranks.main))
+
+    def _play_round(self, reals: Sequence[Real], observe: bool) -> Round:
+        index = self.clock.round_index
+        stream = partial(rng.generator, self.config.run.seed, "round", index)
+        draws = Draws(stream, self.config.update.batch_images, start=self.ranks.rank * self.share_images)
+        played = Round(self.game, draws, index, self.clock.images_seen, observe)
+        self.play(played, reals)
+        return played
+
+    def _set_rates(self) -> None:
+        for player, adam in self._players_and_settings():
+            rate = adam.lr * factor(adam.schedule, self.clock.images_seen, self.config.run.total_kimg)
+            for group in player.optimizer.param_groups:
+                group["lr"] = rate
+
+    def _players_and_settings(self) -> list[tuple[Player, AdamConfig]]:
+        optimizer = self.config.optimizer
+        return [(self.game.generator, optimizer.generator), (self.game.discriminator, optimizer.discriminator)]
+
+    # --- images ------------------------------------------------------------------------------------------------
+
+    def _real_images(self) -> Iterator[Batch]:
+        return batches(
+            self.images,
+            batch_images=self.config.update.batch_images,
+            rank=self.ranks.rank,
+            world=self.ranks.world,
+            start=self.clock.data_position,
+            workers=self.config.execution.workers,
+            prefetch_batches=self.config.execution.prefetch_batches,
+            pin_memory=self.device.type == "cuda",
+            hflip=self.config.data.hflip,
+            seed=self.config.run.seed,
+        )
+
+    def _to_device(self, batch: Batch) -> Real:
+        """Move a batch over and map its bytes to [-1, 1]; images arrive height first, which is channels last."""
+        x = batch.images.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+        if not self.config.execution.channels_last:
+            x = x.contiguous()
+        c = batch.labels.to(self.device, non_blocking=True) if self.config.model.conditional else None
+        return Real(x, c)
+
+    # --- writing things down -----------------------------------------------------------------------------------
+
+    def _log(self) -> None:
+        names, values = self.window.means()
+        measured = dict(zip(names, self.ranks.mean(values).tolist(), strict=True))
+        measured |= {
+            "lr/g": self.game.generator.optimizer.param_groups[0]["lr"],
+            "lr/d": self.game.discriminator.optimizer.param_groups[0]["lr"],
+            **self.window.speed(),
+            "memory/peak_gib": machine.peak_memory_gib(self.device),
+        }
+        self.tracker.log(self.clock.images_seen, self.clock.round_index, measured)
+        self.window = Window()
+
+    def _sample(self) -> None:
+        """Draw the fixed latents with the average; rank 0 alone, as every rank's average is the same."""
+        if not self.ranks.main:
+            return
+        settings = self.config.samples
+        z, c = fixed_latents(
+            self.config.model.latent_dim,
+            len(self.images.class_names) if self.config.model.conditional else 0,
+            settings.rows,
+            settings.columns,
+            self.config.run.seed,
+        )
+        path = self.folder / "samples" / f"{self.clock.images_seen // 1000:08d}kimg.png"
+        save_grid(draw(self.average.network, z, c), settings.columns, path)
+        self.tracker.picture(self.clock.images_seen, "samples/ema", path)
+
+    def _save(self, must: bool) -> None:
+        """Publish a checkpoint; a failure ends the run only if it ``must`` succeed, else the next one tries again."""
+        problem = None
+        if self.ranks.main:
+            try:
+                self.store.save(self.clock.images_seen, self._parts(), self._state())
+            except CheckpointError as error:
+                problem = str(error)
+        problem = self.ranks.from_main(problem)
+        if problem and must:
+            raise CheckpointError(problem)
+        if problem:
+            self.tracker.event(f"NOT SAVED: {problem} The run goes on and tries again at the next checkpoint.")
+
+    def _parts(self) -> dict[str, Part]:
+        g, d = self.game.generator, self.game.discriminator
+        header = self._card().header()
+        return {
+            "generator": Part(g.module.state_dict(), header),
+            "discriminator": Part(d.module.state_dict()),
+            "ema": Part(self.average.network.state_dict(), header),
+            "optimizer_g": Part(optimizer_tensors(g.optimizer, g.module)),
+            "optimizer_d": Part(optimizer_tensors(d.optimizer, d.module)),
+        }
+
+    def _state(self) -> dict[str, Any]:
+        players = {"g": self.game.generator, "d": self.game.discriminator}
+        return {
+            "round_index": self.clock.round_index,
+            "data": {"t": self.clock.data_position, "fingerprint": self.images.fingerprint},
+            "scalers": {name: player.scaler.state_dict() for name, player in players.items() if player.scaler},
+            "metrics_bytes": self.tracker.metrics_position,
+            "config": dump(self.config),
+            "made_with": self._environment(),
+        }
+
+    def _card(self) -> GeneratorCard:
+        image = ImageShape(self.config.data.resolution, self.config.data.channels)
+        return GeneratorCard(self.config.model, image, tuple(self.images.class_names), self.clock.images_seen)
+
+    def _environment(self) -> dict[str, Any]:
+        return machine.environment(self.device, self.ranks.world, self.precision)
+
+    # --- beginning and end ---------------------------------------------------------------------------------------
+
+    def _open_run(self) -> StopRequest:
+        stop = StopRequest(self.folder)
+        self.tracker: AnyTracker = NullTracker()
+        if self.ranks.main:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            stale = stop.clear()
+            write_text(self.folder / "config.yaml", to_yaml(self.config))
+            write_status(self.folder, "running", self.clock.images_seen)
+            self.tracker = Tracker(
+                self.folder,
+                self.config.tracking,
+                name=self.config.name,
+                total_images=int(self.total_images),
+                settings=dump(self.config),
+                environment=self._environment(),
+                metrics_position=self.metrics_bytes,
+                start_images=self.clock.images_seen,
+            )
+            for note in self.notes:
+                self.tracker.event(note)
+            if stale:
+                self.tracker.event("Removed a STOP file that was left from before this start.")
+        self.ranks.barrier()
+        return stop
+
+    def _close_run(self, stop: StopRequest) -> int:
+        outcome: Outcome = "done" if self.finished else "preempted"
+        if self.clock.images_seen != self.resumed_at:
+            self._save(must=True)
+            self._sample()
+        if self.ranks.main:
+            stop.clear()
+            write_status(self.folder, outcome, self.clock.images_seen, reason=stop.reason)
+            self.tracker.event(self._farewell(outcome, stop.reason))
+        self.tracker.close(outcome)
+        stop.close()
+        return EXIT_DONE if outcome == "done" else EXIT_PREEMPTED
+
+    def _farewell(self, outcome: Outcome, reason: str | None) -> str:
+        kimg = f"{self.clock.images_seen / 1000:g} kimg"
+        pictures = sorted((self.folder / "samples").glob("*.png"))
+        last = f" Newest samples: {pictures[-1]}" if pictures else ""
+        if outcome == "done":
+            return f"Done at {kimg}.{last}"
+        return f"Stopped and saved at {kimg} ({reason or 'asked on another rank'}); the same command continues.{last}"
+
+    def fail(self, error: BaseException) -> None:
+        """Leave word of an error in the run folder, if the run has begun."""
+        if self.ranks.main and (self.folder / "status.json").is_file():
+            write_status(self.folder, "failed", self.clock.images_seen, reason=f"{type(error).__name__}: {error}")
+
+    def shut_down(self) -> None:
+        """Let go of the networks, then of the process group: gloo aborts when a reducer outlives it."""
+        if self.ranks.world == 1:
+            return
+        self.accelerator.free_memory()
+        del self.game, self.average
+        gc.collect()
+        self.accelerator.end_training()
+
+    # --- continuing ------------------------------------------------------------------------------------------------
+
+    def _resume(self, insistence: Insistence) -> int | None:
+        """Load the newest whole checkpoint, if any, and return the length of the metrics log that it knows.
+
+        Rank 0 looks for it; all ranks then read the same one.
+        """
+        found: str | None = None
+        failure: str | None = None
+        if self.ranks.main:
+            try:
+                newest = self.store.newest(self.notes.append)
+                found = newest.folder.name if newest else None
+            except CheckpointError as error:
+                failure = str(error)
+        found, failure = self.ranks.from_main([found, failure])
+        if failure:
+            raise CheckpointError(failure)
+        if found is None:
+            return None
+        checkpoint = self.store.open(found)
+        self._check_settings(checkpoint, insistence)
+        self._load(checkpoint)
+        self.resumed_at = self.clock.images_seen
+        self.notes.append(f"Continuing at {self.clock.images_seen / 1000:g} kimg from {checkpoint.folder}")
+        return int(checkpoint.state["metrics_bytes"])
+
+    def _check_settings(self, checkpoint: Checkpoint, insistence: Insistence) -> None:
+        changed = differences(checkpoint.state["config"], self.config)
+        refused = [d for d in changed if d.change == "refuse" and d.path not in insistence.accept]
+        if refused:
+            lines = "\n".join(map(str, refused))
+            raise ResumeError(
+                f"{self.folder}: this folder holds a run with other settings:\n{lines}\n"
+                "Or start another run with --run.name NAME."
+            )
+        for difference in changed:
+            if difference.change != "continue":
+                self.notes.append(f"Continuing with another setting:{difference}".replace(": ", " ", 1))
+        if checkpoint.state["data"]["fingerprint"] != self.images.fingerprint and not insistence.restart_data:
+            raise ResumeError(
+                f"data.shards: {self.config.data.shards} is not the data of {checkpoint.folder}: another index, order "
+                "or seed. Point --data.shards at the data of the run, or insist with --restart-data."
+            )
+
+    def _load(self, checkpoint: Checkpoint) -> None:
+        g, d = self.game.generator, self.game.discriminator
+        modules = {"generator": g.module, "discriminator": d.module, "ema": self.average.network}
+        for part, module in modules.items():
+            load_module(module, checkpoint.tensors(part), f"{checkpoint.folder}/{part}.safetensors")
+        for part, player in {"optimizer_g": g, "optimizer_d": d}.items():
+            where = f"{checkpoint.folder}/{part}.safetensors"
+            load_optimizer(player.optimizer, player.module, checkpoint.tensors(part), where)
+        for name, player in {"g": g, "d": d}.items():
+            if player.scaler and name in checkpoint.state["scalers"]:
+                player.scaler.load_state_dict(checkpoint.state["scalers"][name])
+        state = checkpoint.state
+        same_data = state["data"]["fingerprint"] == self.images.fingerprint
+        self.clock = Clock(state["round_index"], checkpoint.images_seen, state["data"]["t"] if same_data else 0)
+
+
+def check_folder(config: Config) -> None:
+    """Refuse to run in a folder that holds something else than a run of gandist.
+
+    Raises:
+        ConfigError: the folder's files are not a run's.
+
+    """
+    folder = config.folder
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: a file is in the place of the run's folder. Choose another --run.name.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.yaml").is_file():
+        raise ConfigError(f"{folder}: not empty, and not a run of gandist. Choose another --run.name or --run.root.")

@@ -1,0 +1,81 @@
+"""A trainer that trains nothing and keeps the real one's word to scripts: signals, STOP, status.json, exit codes.
+
+Rank 0 counts rounds and saves the count; the other ranks follow it through status.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+FOLDER = Path("runs/standin")
+ATTEMPT = os.environ.get("SLURM_RESTART_COUNT", "0")
+SAVED_AND_STOPPED = 75
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--crash-at", type=int, help="kill this process in that round")
+    parser.add_argument(
+        "--deaf", action="store_true", help="hear no signal, as where Slurm signals only the task's shell"
+    )
+    parser.add_argument("--fail-early", action="store_true", help="end before anything is written")
+    options, _ = parser.parse_known_args()
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    asked: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN if options.deaf else lambda received, frame: asked.append(received))
+    assert world == int(os.environ["GANDIST_LAUNCHED_WORLD"])
+    if options.fail_early:
+        return 2
+    (FOLDER / f"rank{rank}.json").write_text(
+        json.dumps({"arguments": sys.argv[1:], "world": world, "node": os.environ["SLURMD_NODENAME"]})
+    )
+    return lead(options.rounds, options.crash_at, asked) if rank == 0 else follow()
+
+
+def lead(rounds: int, crash_at: int | None, asked: list[int]) -> int:
+    saved = FOLDER / "saved"
+    first = int(saved.read_text()) if saved.exists() else 0
+    write_status("running")
+    print(f"attempt {ATTEMPT} starts at round {first}", flush=True)
+    for done in range(first, rounds):
+        if asked or (FOLDER / "STOP").exists():
+            saved.write_text(str(done))
+            write_status("preempted")
+            return SAVED_AND_STOPPED
+        if done == crash_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.05)  # a round
+    write_status("done")
+    return 0
+
+
+def follow() -> int:
+    while (state := read_state()) in (None, "running"):
+        time.sleep(0.02)
+    return {"done": 0, "preempted": SAVED_AND_STOPPED}[state]
+
+
+def write_status(state: str) -> None:
+    new = FOLDER / "status.new"
+    new.write_text(json.dumps({"state": state, "attempt": ATTEMPT}, indent=2))
+    new.replace(FOLDER / "status.json")
+
+
+def read_state() -> str | None:
+    try:
+        status = json.loads((FOLDER / "status.json").read_text())
+    except FileNotFoundError:
+        return None
+    return str(status["state"]) if status["attempt"] == ATTEMPT else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""slurm/train.sbatch on a real Slurm: what it starts, and what every signal and every end leads to."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+HOSTILE = [
+    "--run.name=it's", 'say "hi"', "$(touch owned)", "`touch owned`", "; touch owned", "a\nb", "  two  spaces  ", "",
+    "*", "~", "back\\slash", "${HOME}", "--debug", "--nnodes=7", "&& touch owned", "ünï", "'\"'\"'", "-",
+]  # fmt: skip
+
+
+def ranks(checkout):
+    return [json.loads(file.read_text()) for file in sorted(checkout.run_folder.glob("rank*.json"))]
+
+
+def state(checkout):
+    return json.loads((checkout.run_folder / "status.json").read_text())["state"]
+
+
+def test_time_is_up_saves_requeues_and_finishes_under_the_real_launcher(checkout_with_accelerate):
+    checkout = checkout_with_accelerate
+    job = checkout.train("--rounds", "200", *HOSTILE, GANDIST_GRACE_SECONDS="20")
+    job.wait_for_line("attempt 0 starts at round 0")
+    job.signal_batch_shell("USR1")
+    job.wait_for_line("saved: back to the queue")
+    job.wait_for_line("attempt 1 starts at round ")
+    assert "attempt 1 starts at round 0" not in job.printed()
+    job.wait_for("COMPLETED")
+    assert job.field("Restarts") == "1"
+    assert state(checkout) == "done"
+    assert [rank["node"] for rank in ranks(checkout)] == ["n1", "n2"]
+    assert all(rank["arguments"] == ["--rounds", "200", *HOSTILE] for rank in ranks(checkout))
+
+
+def test_arguments_arrive_as_they_were_given_at_every_rank(checkout):
+    job = checkout.train("--rounds", "1", *HOSTILE, options=("--nodes=1",), NPROC="2")
+    job.wait_for("COMPLETED")
+    assert [(rank["world"], rank["node"]) for rank in ranks(checkout)] == [(2, "n1"), (2, "n1")]
+    assert all(rank["arguments"] == ["--rounds", "1", *HOSTILE] for rank in ranks(checkout))
+    assert not (checkout.folder / "owned").exists()
+
+
+def test_a_cancelled_job_saves_and_stays_cancelled(checkout):
+    job = checkout.train("--rounds", "10000")
+    job.wait_for_line("attempt 0 starts")
+    job.cancel()
+    job.wait_for("CANCELLED")
+    checkout.cluster.wait_idle()
+    assert state(checkout) == "preempted"
+    assert "cancelled, preempted or out of time; state 'preempted'" in job.printed()
+    assert "back to the queue" not in job.printed()
+    assert job.field("Restarts") == "0"
+
+
+def test_a_crash_is_requeued_a_bounded_number_of_times_and_frees_the_other_nodes(checkout):
+    job = checkout.train("--crash-at", "3", GANDIST_MAX_CRASHES="1", GANDIST_GRACE_SECONDS="1")
+    job.wait_for("FAILED")
+    assert job.field("Restarts") == "1"
+    assert "crash 1): back to the queue" in job.printed()
+    assert "crashed for the 2th time without a save between; giving up" in job.printed()
+    assert not list(checkout.run_folder.glob("*.crashes"))
+
+
+def test_preempted_with_grace_saves_through_the_file_where_no_signal_reaches_the_ranks(checkout):
+    checkout.cluster.set_partition(GraceTime=30)
+    job = checkout.train("--rounds", "200", "--deaf")
+    job.wait_for_line("attempt 0 starts")
+    urgent = checkout.preempt()
+    job.wait_for_line("saved: back to the queue", 20)
+    urgent.wait_for("COMPLETED")
+    job.wait_for("COMPLETED")
+    assert "attempt 1 starts at round 0" not in job.printed()
+
+
+@pytest.mark.long
+def test_preempted_without_grace_is_requeued_by_slurm_alone(checkout):
+    checkout.cluster.set_partition(GraceTime=0)
+    job = checkout.train("--rounds", "200")
+    job.wait_for_line("attempt 0 starts")
+    checkout.preempt()
+    job.wait_for_line("attempt 1 starts")
+    assert "attempt 1 starts at round 0" not in job.printed()
+    job.wait_for("COMPLETED")
+    assert "back to the queue" not in job.printed()
+
+
+@pytest.mark.long
+def test_a_save_forgives_the_crashes_before_it(checkout):
+    job = checkout.train("--rounds", "10000", "--crash-at", "40", GANDIST_MAX_CRASHES="1", GANDIST_GRACE_SECONDS="1")
+    job.wait_for_line("attempt 1 starts")
+    job.signal_batch_shell("USR1")
+    job.wait_for_line("saved: back to the queue")
+    job.wait_for_line("attempt 2 starts")
+    job.wait_for_line("giving up")
+    assert job.printed().count("crash 1): back to the queue") == 2
+
+
+def test_a_stop_file_ends_the_job_for_good(checkout):
+    job = checkout.train("--rounds", "10000")
+    job.wait_for_line("attempt 0 starts")
+    (checkout.run_folder / "STOP").touch()
+    job.wait_for("FAILED")
+    assert job.field("ExitCode") == "75:0"
+    assert state(checkout) == "preempted"
+    assert not (checkout.run_folder / "STOP").exists()
+    assert "submit the same command again" in job.printed()
+
+
+def test_an_old_stop_file_is_not_obeyed(checkout):
+    checkout.run_folder.mkdir(parents=True)
+    (checkout.run_folder / "STOP").touch()
+    checkout.train("--rounds", "2").wait_for("COMPLETED")
+
+
+def test_wrong_settings_are_refused_before_a_rank_starts(checkout):
+    job = checkout.train("--no.such.knob", "1")
+    job.wait_for("FAILED")
+    assert job.field("ExitCode") == "2:0"
+    assert not checkout.run_folder.exists()
+
+
+def test_a_trainer_that_never_got_going_is_not_requeued_even_after_a_save(checkout):
+    checkout.run_folder.mkdir(parents=True)
+    (checkout.run_folder / "status.json").write_text('{"state": "preempted", "attempt": "of another job"}')
+    job = checkout.train("--fail-early")
+    job.wait_for("FAILED")
+    assert "the trainer did not start" in job.printed()
+    assert job.field("Restarts") == "0"
+
+
+def test_prepare_hands_its_arguments_on(checkout):
+    checkout.prepare(*HOSTILE).wait_for("COMPLETED")
+    assert (checkout.folder / "prepared").read_text().split("\0")[:-1] == ["prepare", *HOSTILE]
