@@ -471,7 +471,7 @@ def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 def _short(value: Any) -> str:
     if value is None:
         return "-"
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return "[" + ", ".join(map(str, value)) + "]"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
@@ -487,24 +487,21 @@ class Difference:
 
     def __str__(self) -> str:
         """Say both values and, where the run would be another one, the two ways on."""
-        line = f"  {self.path}: saved {self.saved!r}, now {self.current!r}"
+        said = f"{self.path} was {_short(self.saved)}, now {_short(self.current)}"
         if self.change != "refuse":
-            return line
-        return f"{line}; set it back with --{self.path} {self.saved}, or insist with --accept {self.path}"
+            return said
+        value = " ".join(map(str, self.saved)) if isinstance(self.saved, list) else self.saved
+        return f"{said}: set it back with --{self.path} {value}, or insist with --accept {self.path}"
 
 
 def differences(saved: Mapping[str, Any], current: Config) -> list[Difference]:
     """Return the knobs of ``current`` that differ from a saved :func:`dump`; one that it lacks had its default."""
-    old = dict(_flatten(saved))
-    new = dict(_flatten(dump(current)))
-    found = []
-    for leaf in leaves(current):
-        before, now = old.get(leaf.path, new[leaf.path] if leaf.path not in old else None), new[leaf.path]
-        if leaf.path not in old:
-            before = _plain(leaf.default)
-        if before != now:
-            found.append(Difference(leaf.path, before, now, leaf.change))
-    return found
+    old, new = dict(_flatten(saved)), dict(_flatten(dump(current)))
+    return [
+        Difference(leaf.path, before, new[leaf.path], leaf.change)
+        for leaf in leaves(current)
+        if (before := old.get(leaf.path, _plain(leaf.default))) != new[leaf.path]
+    ]
 
 
 def _plain(value: Any) -> Any:

@@ -176,9 +176,8 @@ class Trainer:
     # --- writing things down -----------------------------------------------------------------------------------
 
     def _log(self) -> None:
-        names, values = self.window.means()
-        measured = dict(zip(names, self.ranks.mean(values).tolist(), strict=True))
-        measured |= {
+        measured = {
+            **self.window.means(self.ranks.mean),
             "lr/g": self.game.generator.optimizer.param_groups[0]["lr"],
             "lr/d": self.game.discriminator.optimizer.param_groups[0]["lr"],
             **self.window.speed(),
@@ -206,9 +205,10 @@ class Trainer:
     def _save(self, must: bool) -> None:
         """Publish a checkpoint; a failure ends the run only if it ``must`` succeed, else the next one tries again."""
         problem = None
+        state = {**self._state(), "window": self.window.state(self.ranks.mean)}
         if self.ranks.main:
             try:
-                self.store.save(self.clock.images_seen, self._parts(), self._state())
+                self.store.save(self.clock.images_seen, self._parts(), state)
             except CheckpointError as error:
                 problem = str(error)
         problem = self.ranks.from_main(problem)
@@ -339,14 +339,14 @@ class Trainer:
         changed = differences(checkpoint.state["config"], self.config)
         refused = [d for d in changed if d.change == "refuse" and d.path not in insistence.accept]
         if refused:
-            lines = "\n".join(map(str, refused))
+            lines = "\n".join(f"  {difference}" for difference in refused)
             raise ResumeError(
                 f"{self.folder}: this folder holds a run with other settings:\n{lines}\n"
                 "Or start another run with --run.name NAME."
             )
         for difference in changed:
             if difference.change != "continue":
-                self.notes.append(f"Continuing with another setting:{difference}".replace(": ", " ", 1))
+                self.notes.append(f"Continuing with another setting: {difference}")
         if checkpoint.state["data"]["fingerprint"] != self.images.fingerprint and not insistence.restart_data:
             raise ResumeError(
                 f"data.shards: {self.config.data.shards} is not the data of {checkpoint.folder}: another index, order "
@@ -365,6 +365,7 @@ class Trainer:
             if player.scaler and name in checkpoint.state["scalers"]:
                 player.scaler.load_state_dict(checkpoint.state["scalers"][name])
         state = checkpoint.state
+        self.window.restore(state["window"], self.device)
         same_data = state["data"]["fingerprint"] == self.images.fingerprint
         self.clock = Clock(state["round_index"], checkpoint.images_seen, state["data"]["t"] if same_data else 0)
 
@@ -379,5 +380,11 @@ def check_folder(config: Config) -> None:
     folder = config.folder
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder}: a file is in the place of the run's folder. Choose another --run.name.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.yaml").is_file():
-        raise ConfigError(f"{folder}: not empty, and not a run of gandist. Choose another --run.name or --run.root.")
+    if not folder.is_dir() or (folder / "config.yaml").is_file():
+        return
+    strangers = [entry.name for entry in folder.iterdir() if not entry.name.startswith(("slurm-", "STOP", "wandb"))]
+    if strangers:
+        raise ConfigError(
+            f"{folder}: holds {sorted(strangers)[0]!r} and is not a run of gandist. Choose another --run.name or "
+            "--run.root."
+        )

@@ -45,8 +45,7 @@ def draw(indices: Ints, *, seed: int, resolution: int, channels: int, classes: S
 
     """
     images = np.empty((len(indices), resolution, resolution, channels), dtype=np.uint8)
-    choice = words(indices, seed, "digit") % np.uint64(len(classes))
-    labels = choice.astype(np.int64)
+    labels = draw_labels(indices, seed=seed, count=len(classes))
     digits = np.asarray(classes, dtype=np.int64)[labels]
     step = max(1, _PIXELS_AT_ONCE // resolution**2)
     for first in range(0, len(indices), step):
@@ -54,6 +53,11 @@ def draw(indices: Ints, *, seed: int, resolution: int, channels: int, classes: S
         uniforms = _uniforms(indices[part], 16, seed)
         images[part] = _paint(_coverage(digits[part], uniforms, resolution), uniforms, channels)
     return images, labels
+
+
+def draw_labels(indices: Ints, *, seed: int, count: int) -> Ints:
+    """Return the labels at ``indices``, of ``count`` classes."""
+    return (words(indices, seed, "digit") % np.uint64(count)).astype(np.int64)
 
 
 def _uniforms(indices: Ints, count: int, seed: int) -> Floats:

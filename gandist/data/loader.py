@@ -8,9 +8,11 @@
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
-from collections.abc import Iterator
+import weakref
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,7 +84,7 @@ def batches(
     share = _Share(images, batch_images, rank, world, seed if hflip else None)
     if workers:
         _check_shared_memory(share.batch_bytes, workers * prefetch_batches + 1)
-    source = iter(
+    source: Iterator[tuple[Tensor, Tensor, int] | DataError] = iter(
         DataLoader(
             share,
             batch_size=None,
@@ -94,10 +96,22 @@ def batches(
             pin_memory=pin_memory,
         )
     )
-    return _deliver(source)
+    delivered = _deliver(source)
+    _open.add(delivered)
+    return delivered
 
 
-def _deliver(source: Iterator[tuple[Tensor, Tensor, int] | DataError]) -> Iterator[Batch]:
+_open: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """End the workers in order, before the interpreter tears down what they need for that."""
+    for delivered in list(_open):
+        delivered.close()
+
+
+def _deliver(source: Iterator[tuple[Tensor, Tensor, int] | DataError]) -> Generator[Batch, None, None]:
     while True:
         try:
             item = next(source)

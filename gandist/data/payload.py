@@ -38,7 +38,7 @@ class WholeFile:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a named pipe must not block
         except OSError as error:
             raise PayloadError(f"cannot be opened ({error.strerror})") from None
-        with open(descriptor, "rb") as file:
+        with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise PayloadError("is not a regular file")
@@ -68,25 +68,25 @@ class ZipMember:
 
     path: Path
     header: int
-    stored_bytes: int
-    bytes: int
+    stored_size: int
+    size: int
     method: int
     crc: int
 
     def read(self) -> bytes:
         """Return the member's bytes, checked against the size and the checksum in the archive's directory."""
-        _check_limit(max(self.bytes, self.stored_bytes))
+        _check_limit(max(self.size, self.stored_size))
         signature, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(_read_at(self.path, self.header, _LOCAL_HEADER.size))
         if signature != b"PK\3\4":
             raise PayloadError("has no header where the zip's directory says (the archive is damaged)")
-        raw = _read_at(self.path, self.header + _LOCAL_HEADER.size + name_bytes + extra_bytes, self.stored_bytes)
+        raw = _read_at(self.path, self.header + _LOCAL_HEADER.size + name_bytes + extra_bytes, self.stored_size)
         if self.method == DEFLATED:
             inflate = zlib.decompressobj(-15)
             try:
-                raw = inflate.decompress(raw, self.bytes + 1)  # one more than promised shows a false promise
+                raw = inflate.decompress(raw, self.size + 1)  # one more than promised shows a false promise
             except zlib.error as error:
                 raise PayloadError(f"cannot be inflated ({error})") from None
-        if len(raw) != self.bytes or zlib.crc32(raw) != self.crc:
+        if len(raw) != self.size or zlib.crc32(raw) != self.crc:
             raise PayloadError("does not match its size or checksum in the zip (the archive is damaged)")
         return raw
 
@@ -98,7 +98,18 @@ class Pixels:
     pixels: NDArray[np.uint8]
 
 
-Payload = WholeFile | TarMember | ZipMember | Pixels
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """An image that could not be had when it was looked up."""
+
+    reason: str
+
+    def read(self) -> bytes:
+        """Say so."""
+        raise PayloadError(self.reason)
+
+
+Payload = WholeFile | TarMember | ZipMember | Pixels | Broken
 
 
 def _read_at(path: Path, offset: int, size: int) -> bytes:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gandist.data.decode import npy_header
 from gandist.data.payload import Payload, PayloadError, Pixels
@@ -74,7 +74,7 @@ def make(payload: Payload, recipe: Recipe) -> bytes | Rejected:
 
 
 def _plain_reason(error: Exception) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return f"is not an image of a known format ({', '.join(_FORMATS)})"
     return f"cannot be decoded ({str(error) or type(error).__name__})"
 

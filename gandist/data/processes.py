@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
+import multiprocessing.connection
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
+import os
 import signal
+import threading
 from multiprocessing.context import ForkServerContext
 
 _LEFT_TO_THE_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-_PR_SET_PDEATHSIG = 1
+_WATCH_SECONDS = 1.0
 
 
 def worker_context(preload: str) -> ForkServerContext:
@@ -37,7 +39,19 @@ def worker_context(preload: str) -> ForkServerContext:
 
 
 def begin_worker(_number: int = 0) -> None:
-    """Set up a worker: ignore what is meant for the parent, and die with the server, which dies with the parent."""
-    for number in _LEFT_TO_THE_PARENT:
-        signal.signal(number, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    """Set up a worker process: it ignores what is meant for its parent, and ends when its parent does or says so.
+
+    Watching the parent is our own task: the server that workers descend from lives on as long as one of them does.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_THE_PARENT)  # before the thread starts, which inherits it
+    threading.Thread(target=_watch_parent, name="watch-parent", daemon=True).start()
+
+
+def _watch_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "begin_worker was called outside a worker"
+    while not multiprocessing.connection.wait([parent.sentinel], timeout=0):
+        received = signal.sigtimedwait(_LEFT_TO_THE_PARENT, _WATCH_SECONDS)
+        if received is not None and received.si_signo == signal.SIGTERM and received.si_pid == parent.pid:
+            break  # how multiprocessing ends a worker that does not end by itself
+    os._exit(0)

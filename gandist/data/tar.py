@@ -167,8 +167,10 @@ class _Walk:
         if field[0] == 0x80:
             return int.from_bytes(field[1:], "big")
         digits = field.strip(b" \0")
-        if (not digits and blank_ok) or (digits and all(0x30 <= digit <= 0x37 for digit in digits)):
-            return int(digits or b"0", 8)
+        if digits.isdigit() and b"8" not in digits and b"9" not in digits:
+            return int(digits, 8)
+        if not digits and blank_ok:
+            return 0
         self._refuse_other_formats(header)
         raise self._damage(self.position - _BLOCK, f"the header's {what} field cannot be read")
 

@@ -32,35 +32,37 @@ class GeneratorCard:
     images_seen: int
 
     def header(self) -> dict[str, str]:
-        """Return the card as the header of a safetensors file."""
-        return {
+        """Return the card as the header of a safetensors file: one entry, so that equal files are equal bytes."""
+        card = {
             "format": GENERATOR_FORMAT,
-            "version": "1",
-            "model": self.model.model_dump_json(),
-            "resolution": str(self.image.resolution),
-            "channels": str(self.image.channels),
-            "class_names": json.dumps(self.class_names, ensure_ascii=False),
-            "images_seen": str(self.images_seen),
+            "version": 1,
+            "model": self.model.model_dump(mode="json"),
+            "resolution": self.image.resolution,
+            "channels": self.image.channels,
+            "class_names": self.class_names,
+            "images_seen": self.images_seen,
         }
+        return {"gandist": json.dumps(card, ensure_ascii=False)}
 
     @classmethod
-    def read(cls, header: Mapping[str, str] | None, where: Path) -> GeneratorCard:
+    def read(cls, header: Mapping[str, str], where: Path) -> GeneratorCard:
         """Return the card in a file's header.
 
         Raises:
             CheckpointError: the file is not a generator that gandist wrote.
 
         """
-        if not header or header.get("format") != GENERATOR_FORMAT:
-            raise CheckpointError(f"{where}: not a generator of gandist: its header names no architecture.")
         try:
+            card = json.loads(header.get("gandist", "null"))
+            if not isinstance(card, dict) or card["format"] != GENERATOR_FORMAT:
+                raise CheckpointError(f"{where}: not a generator of gandist: its header names no architecture.")
             return cls(
-                ModelConfig.model_validate_json(header["model"]),
-                ImageShape(int(header["resolution"]), int(header["channels"])),
-                tuple(json.loads(header["class_names"])),
-                int(header["images_seen"]),
+                ModelConfig.model_validate(card["model"]),
+                ImageShape(int(card["resolution"]), int(card["channels"])),
+                tuple(card["class_names"]),
+                int(card["images_seen"]),
             )
-        except (KeyError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{where}: its header cannot be read ({error}).") from None
 
 

@@ -10,6 +10,7 @@ after the checkpoint, so that a continued run logs every round exactly once.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -62,7 +63,8 @@ class MetricsLog:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # what the disk did not take has been an error before
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self

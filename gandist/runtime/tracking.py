@@ -8,6 +8,7 @@ Rank 0 holds a :class:`Tracker`, every other rank a :class:`NullTracker`, so a t
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import netrc
 import os
@@ -86,12 +87,14 @@ class EventLog:
         """Write a message; the lines after its first are indented."""
         line = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {message}".replace("\n", "\n    ")
         self._show(line)
-        self._file.write(line + "\n")
-        self._file.flush()
+        with contextlib.suppress(OSError):  # a full disk is reported by what needs the space
+            self._file.write(line + "\n")
+            self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 class TensorBoard:
@@ -190,6 +193,7 @@ class Tracker:
 
     def log(self, images_seen: int, round_index: int, metrics: Mapping[str, float]) -> None:
         """Record one row of metrics everywhere."""
+        metrics = {name: float(value) for name, value in metrics.items()}
         self._metrics.append(images_seen, round_index, metrics)
         self._progress.update(images_seen, metrics)
         if self._tensorboard:

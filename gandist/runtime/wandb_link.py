@@ -45,13 +45,13 @@ def wandb_run_id(folder: Path) -> str:
     A sweep's agent chooses the id itself, in ``WANDB_RUN_ID``.
     """
     path = folder / "wandb_run_id"
-    if path.exists():
-        known = path.read_text(encoding="utf-8").strip()
-        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", known):
-            raise MachineError(f"{path}: holds no W&B run id but {known[:40]!r}. Remove it to start a new W&B run.")
-        return known
-    run_id = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(5)
-    write_text(path, f"{run_id}\n")
+    stored = path.read_text(encoding="utf-8").strip() if path.exists() else None
+    run_id = stored if stored is not None else os.environ.get("WANDB_RUN_ID") or secrets.token_hex(5)
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", run_id):
+        where, remedy = (path, "Remove it") if stored is not None else ("WANDB_RUN_ID", "Unset it")
+        raise MachineError(f"{where}: holds no W&B run id but {run_id[:40]!r}. {remedy} to start a new W&B run.")
+    if stored is None:
+        write_text(path, f"{run_id}\n")
     return run_id
 
 
@@ -160,14 +160,19 @@ class WandbLink:
 
     def _launch(self, mode: str) -> None:
         self._mode = mode
-        self._process = _Process(self._folder / "wandb" / "gandist.log")
+        try:
+            self._process = _Process(self._folder / "wandb" / "gandist.log")
+        except OSError as error:  # no memory, no process, no space: not worth a run
+            self._process = None
+            self._say(f"W&B cannot be started ({error}). Training is not affected, metrics.jsonl has every row.")
+            return
         self._process.send(_message("start", {**self._start, "mode": mode}))
         self._process.push()
 
     def _offline_instead(self, reason: str) -> None:
         assert self._process is not None
         self._process.kill()
-        self._say(f"W&B is not reached ({_without_key(reason)}); this session is written offline.")
+        self._say(f"W&B cannot start online ({_without_key(reason)}); this session is written offline.")
         self._launch("offline")
 
     def _end(self, complaint: str | None) -> None:
@@ -258,7 +263,7 @@ class _Process:
 
 
 def _message(kind: str, content: Any) -> bytes:
-    return json.dumps({kind: content}).encode() + b"\n"
+    return json.dumps({kind: content}, default=str).encode() + b"\n"
 
 
 def _without_key(text: str) -> str:

@@ -31,14 +31,16 @@ from gandist.errors import EXIT_DONE, EXIT_FAILED, EXIT_PREEMPTED
 
 FLUSH_SECONDS = 2.0  # wandb keeps rows in memory this long before they are in its file; its default is 15
 LINGER_SECONDS = 60.0  # for handing in the rest after the trainer was killed
+_FOR_THE_TRAINER = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _EXIT_CODES = {"done": EXIT_DONE, "preempted": EXIT_PREEMPTED, "failed": EXIT_FAILED}
 
 
 def main() -> None:
     """Serve one run from standard input; never returns."""
     inbox, outbox = _own_pipes()
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)  # meant for the trainer, which then says finish
+    # Slurm signals every process of a step, but only the trainer knows what to do. Blocked, and not ignored: wandb's
+    # service inherits either, and installs its own handlers over the second.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_TRAINER)
     code = EXIT_DONE
     try:
         import wandb  # here, so that a broken installation is reported like any other failure

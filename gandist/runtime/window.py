@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -34,10 +34,23 @@ class Window:
             self._sums[name] = self._sums[name] + value if name in self._sums else value
             self._counts[name] = self._counts.get(name, 0) + 1
 
-    def means(self) -> tuple[list[str], Tensor]:
-        """Return the names, sorted, and their means over the rounds that measured them."""
+    def means(self, over_ranks: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """Return the mean of each statistic over the rounds that measured it and over ranks; waits for the device."""
+        return {name: total / count for name, (total, count) in self.state(over_ranks).items()}
+
+    def state(self, over_ranks: Callable[[Tensor], Tensor]) -> dict[str, tuple[float, int]]:
+        """Return each statistic's sum, averaged over ranks, and its count: what a checkpoint keeps."""
+        if not self._sums:
+            return {}
         names = sorted(self._sums)
-        return names, torch.stack([self._sums[name] / self._counts[name] for name in names])
+        sums = over_ranks(torch.stack([self._sums[name] for name in names])).tolist()
+        return {name: (total, self._counts[name]) for name, total in zip(names, sums, strict=True)}
+
+    def restore(self, state: Mapping[str, tuple[float, int]], device: torch.device) -> None:
+        """Continue from what a checkpoint kept."""
+        for name, (total, count) in state.items():
+            self._sums[name] = torch.tensor(total, dtype=torch.float32, device=device)
+            self._counts[name] = count
 
     def speed(self) -> dict[str, float]:
         """Return images per second over all ranks, and the share of time spent waiting for data."""

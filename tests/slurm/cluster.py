@@ -131,10 +131,20 @@ class Cluster:
 
     def _stop(self) -> None:
         """End the jobs first, so that no step outlives its slurmd, then the daemons in reverse order."""
-        if len(self._daemons) > 1:
-            self.run("scancel", "--signal=KILL", "--full", "--state=RUNNING", "--user", _user(), check=False)
-            self.run("scancel", "--user", _user(), check=False)
-            wait_until(lambda: not self.run("squeue", "-h", check=False).strip(), 30, lambda: "jobs do not end")
+        try:
+            if len(self._daemons) > 1:
+                wait_until(self._no_jobs_left, 30, lambda: f"jobs do not end:\n{self.run('squeue', check=False)}")
+        finally:
+            self._end_daemons()
+
+    def _no_jobs_left(self) -> bool:
+        jobs = self.run("squeue", "-h", "-o", "%A", check=False).split()
+        if jobs:  # again and again: a script that is being tested may requeue itself
+            self.run("scancel", "--full", "--signal=KILL", *jobs, check=False)
+            self.run("scancel", *jobs, check=False)
+        return not jobs
+
+    def _end_daemons(self) -> None:
         for daemon in reversed(self._daemons):
             daemon.terminate()
             try:
@@ -187,6 +197,10 @@ class Job:
     def signal_batch_shell(self, name: str) -> None:
         """Send a signal to the batch script alone, as ``#SBATCH --signal=B:USR1@300`` does."""
         self.cluster.run("scancel", "--batch", f"--signal={name}", str(self.id))
+
+    def signal_steps(self, name: str) -> None:
+        """Send a signal to every process of the job's steps, but not to the batch script."""
+        self.cluster.run("scancel", f"--signal={name}", str(self.id))
 
     def cancel(self) -> None:
         """Cancel the job, as a user does."""

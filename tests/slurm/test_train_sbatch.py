@@ -20,19 +20,31 @@ def state(checkout):
     return json.loads((checkout.run_folder / "status.json").read_text())["state"]
 
 
-def test_time_is_up_saves_requeues_and_finishes_under_the_real_launcher(checkout_with_accelerate):
+def test_a_signal_to_all_of_a_job_under_the_real_launcher(checkout_with_accelerate):
+    """USR1 reaches task shells, launchers and ranks alike; only the ranks and the shells may act on it."""
     checkout = checkout_with_accelerate
-    job = checkout.train("--rounds", "200", *HOSTILE, GANDIST_GRACE_SECONDS="20")
+    job = checkout.train("--rounds", "100", *HOSTILE, GANDIST_GRACE_SECONDS="20")
     job.wait_for_line("attempt 0 starts at round 0")
-    job.signal_batch_shell("USR1")
+    job.signal_steps("USR1")
     job.wait_for_line("saved: back to the queue")
-    job.wait_for_line("attempt 1 starts at round ")
-    assert "attempt 1 starts at round 0" not in job.printed()
     job.wait_for("COMPLETED")
+    assert "attempt 1 starts at round " in job.printed()
+    assert "attempt 1 starts at round 0" not in job.printed()
     assert job.field("Restarts") == "1"
     assert state(checkout) == "done"
     assert [rank["node"] for rank in ranks(checkout)] == ["n1", "n2"]
-    assert all(rank["arguments"] == ["--rounds", "200", *HOSTILE] for rank in ranks(checkout))
+    assert all(rank["arguments"] == ["--rounds", "100", *HOSTILE] for rank in ranks(checkout))
+
+
+def test_time_is_up(checkout):
+    """USR1 reaches the batch shell alone, as shortly before the time limit."""
+    job = checkout.train("--rounds", "60", "--deaf")
+    job.wait_for_line("attempt 0 starts at round 0")
+    job.signal_batch_shell("USR1")
+    job.wait_for_line("saved: back to the queue")
+    job.wait_for("COMPLETED")
+    assert "attempt 1 starts at round " in job.printed()
+    assert "attempt 1 starts at round 0" not in job.printed()
 
 
 def test_arguments_arrive_as_they_were_given_at_every_rank(checkout):
@@ -66,7 +78,7 @@ def test_a_crash_is_requeued_a_bounded_number_of_times_and_frees_the_other_nodes
 
 def test_preempted_with_grace_saves_through_the_file_where_no_signal_reaches_the_ranks(checkout):
     checkout.cluster.set_partition(GraceTime=30)
-    job = checkout.train("--rounds", "200", "--deaf")
+    job = checkout.train("--rounds", "100", "--deaf")
     job.wait_for_line("attempt 0 starts")
     urgent = checkout.preempt()
     job.wait_for_line("saved: back to the queue", 20)
@@ -78,7 +90,7 @@ def test_preempted_with_grace_saves_through_the_file_where_no_signal_reaches_the
 @pytest.mark.long
 def test_preempted_without_grace_is_requeued_by_slurm_alone(checkout):
     checkout.cluster.set_partition(GraceTime=0)
-    job = checkout.train("--rounds", "200")
+    job = checkout.train("--rounds", "100")
     job.wait_for_line("attempt 0 starts")
     checkout.preempt()
     job.wait_for_line("attempt 1 starts")

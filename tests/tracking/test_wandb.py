@@ -24,10 +24,24 @@ from gandist.runtime.wandb_link import WandbLink, wandb_run_id
 BLOCK = 32768
 
 
+sessions: list[WandbLink] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_over() -> Iterator[None]:
+    """A test that fails leaves no process behind."""
+    yield
+    while sessions:
+        session = sessions.pop()
+        if session._process is not None:
+            session._process.kill()
+
+
 def link(folder: Path, mode: str, said: list[str], **more: Any) -> WandbLink:
     settings = WandbConfig.model_validate({"mode": mode, "project": "digits", "group": "g1", "tags": ["a", "b"]})
     config = {"run": {"seed": 7}, "environment": {"world_size": 2}}
-    return WandbLink(folder, settings, name="run one", config=config, say=said.append, **more)
+    sessions.append(WandbLink(folder, settings, name="run one", config=config, say=said.append, **more))
+    return sessions[-1]
 
 
 def row(number: int) -> dict[str, float]:
@@ -92,12 +106,14 @@ def records(path: Path) -> Iterator[Any]:
 
     content, place, part = path.read_bytes(), 7, b""
     assert struct.unpack("<4sHB", content[:7]) == (b":W&B", 0xBEE1, 0)
-    while place + 7 <= len(content):
+    while place + 7 <= len(content):  # the file may still be growing
         if (left := BLOCK - place % BLOCK) < 7:
             place += left
             continue
         crc, length, kind = struct.unpack("<IHB", content[place : place + 7])
         data = content[place + 7 : place + 7 + length]
+        if len(data) < length:
+            return
         assert zlib.crc32(bytes([kind]) + data) == crc
         place, part = place + 7 + length, part + data
         if kind in (1, 4):  # whole, or the last part
@@ -132,7 +148,7 @@ def test_an_offline_session_holds_rows_picture_and_configuration(no_wandb: Path,
     *rows, drawn = history(path)
     assert rows == [row(number) for number in range(1, 41)]
     assert drawn["images_seen"] == 4000
-    assert drawn["samples/ema"]["caption"] == "4 kimg"
+    assert drawn["samples/ema.caption"] == "4 kimg"
     (copy,) = path.parent.glob("files/media/images/samples/ema*.png")
     assert copy.read_bytes() == (tmp_path / "grid.png").read_bytes()
 
@@ -152,6 +168,7 @@ def test_an_offline_session_holds_rows_picture_and_configuration(no_wandb: Path,
 
 def test_an_online_session_and_its_continuation_are_one_run(server: Any, tmp_path: Path) -> None:
     said: list[str] = []
+    ends = []
     for session_number, numbers in enumerate([range(1, 21), range(16, 31)]):  # the second starts at a checkpoint
         session = link(tmp_path, "online", said)
         for number in numbers:
@@ -160,9 +177,9 @@ def test_an_online_session_and_its_continuation_are_one_run(server: Any, tmp_pat
             session.picture(3000, "samples/ema", picture(tmp_path))
         session.close("done" if session_number else "preempted")
         run = server.runs[wandb_run_id(tmp_path)]
-        assert run["exitcode"] == (0 if session_number else 75)
-        assert bool(run.get("preempting")) is (not session_number)
+        ends.append((run.pop("exitcode"), run.pop("preempting", None)))
 
+    assert ends == [(75, True), (0, None)]
     (run_id,) = server.runs
     *rows, drawn = server.history(run_id)
     assert rows == [row(number) for number in [*range(1, 21), *range(16, 31)]]
@@ -172,6 +189,7 @@ def test_an_online_session_and_its_continuation_are_one_run(server: Any, tmp_pat
     config = {name: part["value"] for name, part in json.loads(run["config"]).items()}
     assert config["run"] == {"seed": 7}
     assert (run["displayName"], run["groupName"], run["project"]) == ("run one", "g1", "digits")
+    assert run["program"] == sys.argv[0]
     assert said == [f"W&B: {server.url}/me/digits/runs/{run_id}"] * 2
 
 
@@ -242,7 +260,7 @@ def test_a_server_out_of_reach_makes_the_session_an_offline_one(
     begin = time.monotonic()
     session.close("done")
     assert time.monotonic() - begin < 20
-    assert said[0].startswith("W&B is not reached (")
+    assert said[0].startswith("W&B cannot start online (")
     assert history(segment(tmp_path)) == [row(number) for number in range(1, 102)]
 
 
@@ -266,14 +284,14 @@ def test_a_server_that_falls_silent_is_left_behind(server: Any, tmp_path: Path) 
     for number in range(2, 102):
         session.row(row(number))
     assert time.monotonic() - begin < 5
-    before = services()
+    left = service(session)
     begin = time.monotonic()
     session.close("done", seconds=4)
     assert time.monotonic() - begin < 15
     assert "within 4 s" in said[-1]
     folder = Path(said[-1].rsplit(" ", 1)[1])
     assert history(next(folder.glob("*.wandb"))) == [row(number) for number in range(1, 102)]  # can be uploaded later
-    until(lambda: len(services()) < len(before))
+    until(lambda: left not in services())
 
 
 @pytest.mark.parametrize("victim", ["service", "process"])
@@ -283,7 +301,8 @@ def test_a_killed_wandb_is_one_sentence(victim: str, no_wandb: Path, tmp_path: P
     session.row(row(1))
     until_heard(session, said, "W&B: offline")
     assert session._process is not None
-    os.kill(service(session) if victim == "service" else session._process._popen.pid, signal.SIGKILL)
+    left = service(session)
+    os.kill(left if victim == "service" else session._process._popen.pid, signal.SIGKILL)
     numbers = itertools.count(2)
     until(lambda: len(said) > 1, lambda: session.row(row(next(numbers))))
     for _ in range(100):
@@ -293,6 +312,35 @@ def test_a_killed_wandb_is_one_sentence(victim: str, no_wandb: Path, tmp_path: P
     assert time.monotonic() - begin < 10
     assert len(said) == 2
     assert "metrics.jsonl has every row" in said[1]
+    until(lambda: left not in services())
+
+
+def test_signals_that_slurm_sends_to_every_process_are_for_the_trainer_alone(no_wandb: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    session = link(tmp_path, "offline", said)
+    session.row(row(1))
+    until_heard(session, said, "W&B: offline")
+    assert session._process is not None
+    for number in signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2:
+        os.kill(session._process._popen.pid, number)
+    for number in signal.SIGUSR1, signal.SIGUSR2:
+        os.kill(service(session), number)
+    session.row(row(2))
+    session.close("preempted")
+    assert len(said) == 1
+    assert history(segment(tmp_path)) == [row(1), row(2)]
+
+
+def test_rows_are_on_the_disk_within_seconds(no_wandb: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    session = link(tmp_path, "offline", said)
+    until_heard(session, said, "W&B: offline")
+    for number in range(1, 11):
+        session.row(row(number))
+    until(lambda: len(history(segment(tmp_path))) == 10, seconds=10)  # wandb's own default is 15
+    os.kill(service(session), signal.SIGTERM)
+    session.close("preempted")
+    assert history(segment(tmp_path)) == [row(number) for number in range(1, 11)]
 
 
 def test_a_stuck_wandb_drops_rows_instead_of_blocking(
@@ -361,6 +409,33 @@ def test_a_wandb_that_cannot_be_imported_is_one_sentence(
     assert [sentence.partition(".")[0] for sentence in said] == ["W&B stopped (ImportError: no wandb today)"]
 
 
+def test_a_complaint_that_quotes_the_key_is_shown_without_it(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "wandb.py").write_text(f"raise ValueError('bad key {key}!')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
+    said: list[str] = []
+    link(tmp_path, "online", said).close("done")
+    assert said[0].startswith("W&B cannot start online (ValueError: bad key ***!)")
+    assert key not in " ".join(said)
+
+
+def test_a_machine_without_a_process_to_spare_trains_on(
+    no_wandb: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object, **more: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", full)
+    said: list[str] = []
+    session = link(tmp_path, "offline", said)
+    session.row(row(1))
+    session.close("done")
+    assert len(said) == 1
+    assert said[0].startswith("W&B cannot be started")
+
+
 # --- identity ----------------------------------------------------------------------------------------------
 
 
@@ -372,6 +447,9 @@ def test_the_run_id_is_drawn_once(no_wandb: Path, tmp_path: Path) -> None:
 
 
 def test_a_sweep_chooses_the_run_id(no_wandb: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_RUN_ID", "not/an/id")
+    with pytest.raises(MachineError, match="WANDB_RUN_ID: holds no W&B run id"):
+        wandb_run_id(tmp_path)
     monkeypatch.setenv("WANDB_RUN_ID", "sweep-17")
     assert wandb_run_id(tmp_path) == "sweep-17"
 

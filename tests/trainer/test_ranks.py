@@ -1,0 +1,105 @@
+"""Real processes over gloo: the number of ranks is no part of the result."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from trainer_runs import Launch, await_that, digests, make_config, metrics
+
+from gandist.config import Config
+from gandist.errors import EXIT_PREEMPTED, EXIT_USER_ERROR
+
+TWENTY_ROUNDS = {"run": {"total_kimg": 0.32}, "model": {"mlp": {"generator_widths": [64], "discriminator_widths": [64]}}}
+FILES = ("generator", "discriminator", "ema", "optimizer_g", "optimizer_d")
+
+
+def finish(launch: Launch, config: Config, world: int) -> None:
+    ranks = launch(config, world=world)
+    assert ranks.wait() == [0] * world, ranks.output()
+
+
+def worst_difference(one: Path, other: Path) -> float:
+    """Return the largest relative distance, tensor by tensor, of two runs' newest checkpoints."""
+    worst = 0.0
+    for name in FILES:
+        newest = [path / "checkpoints" / (path / "checkpoints" / "latest").read_text().strip() for path in (one, other)]
+        a, b = (load_file(folder / f"{name}.safetensors") for folder in newest)
+        assert a.keys() == b.keys()
+        for key, tensor in a.items():
+            distance = torch.linalg.vector_norm(tensor - b[key]) / torch.linalg.vector_norm(tensor).clamp_min(1e-12)
+            worst = max(worst, float(distance))
+    return worst
+
+
+def test_1_2_and_4_processes_agree_after_20_rounds_with_r1(tmp_path: Path, launch: Launch) -> None:
+    """R1 at every fourth step, dropout, swapped labels, two D steps' worth of streams: all of it keyed by row."""
+    changes = {**TWENTY_ROUNDS, "loss": {"swap_probability": 0.1}}
+    for world in (1, 2, 4):
+        finish(launch, make_config(tmp_path / str(world), changes), world)
+    for world in (2, 4):
+        assert worst_difference(tmp_path / "1" / "tiny", tmp_path / str(world) / "tiny") < 1e-5
+    seen = [row["images_seen"] for row in metrics(tmp_path / "4" / "tiny")]
+    assert seen == [row["images_seen"] for row in metrics(tmp_path / "1" / "tiny")]
+
+
+def test_two_ranks_with_micro_batches_agree_with_one_pass(tmp_path: Path, launch: Launch) -> None:
+    finish(launch, make_config(tmp_path / "1", TWENTY_ROUNDS), 1)
+    micro = {**TWENTY_ROUNDS, "execution": {"micro_images": 3}}
+    finish(launch, make_config(tmp_path / "2", micro), 2)
+    assert worst_difference(tmp_path / "1" / "tiny", tmp_path / "2" / "tiny") < 1e-5
+
+
+def test_two_ranks_stop_on_a_signal_to_one_and_go_on_bitwise(tmp_path: Path, launch: Launch) -> None:
+    """Batch statistics differ per rank in training, and are equal whenever a checkpoint is taken."""
+    changes = {"model": {"arch": "dcgan"}, "checkpoint": {"every_kimg": 1000.0}, "run": {"total_kimg": 16.0}}
+    stopped = make_config(tmp_path / "stopped", changes)
+    ranks = launch(stopped, world=2)
+    log = stopped.folder / "metrics.jsonl"
+    await_that(lambda: log.is_file() and b"\n" in log.read_bytes(), "the first row", ranks)
+    ranks.processes[1].send_signal(signal.SIGUSR1)
+    assert ranks.wait() == [EXIT_PREEMPTED] * 2, ranks.output()
+
+    stopped_at = int((stopped.folder / "checkpoints" / "latest").read_text())
+    end = {**changes, "run": {"total_kimg": stopped_at / 1000 + 0.16}}
+    finish(launch, make_config(tmp_path / "stopped", end), 2)
+    finish(launch, make_config(tmp_path / "straight", end), 2)
+    assert digests(tmp_path / "stopped" / "tiny") == digests(tmp_path / "straight" / "tiny")
+
+
+def test_a_run_of_two_ranks_continues_on_one(tmp_path: Path, launch: Launch) -> None:
+    half = {**TWENTY_ROUNDS, "run": {"total_kimg": 0.16}}
+    finish(launch, make_config(tmp_path / "moved", half), 2)
+    finish(launch, make_config(tmp_path / "moved", TWENTY_ROUNDS), 1)
+    finish(launch, make_config(tmp_path / "stayed", TWENTY_ROUNDS), 1)
+    assert worst_difference(tmp_path / "moved" / "tiny", tmp_path / "stayed" / "tiny") < 1e-5
+
+
+def test_a_batch_that_the_ranks_cannot_share_names_sizes_that_work(tmp_path: Path, launch: Launch) -> None:
+    ranks = launch(make_config(tmp_path, {"update": {"batch_images": 15}}), world=2)
+    assert ranks.wait() == [EXIT_USER_ERROR] * 2
+    assert "14 or 16" in ranks.output()
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_more_ranks_launched_than_found_is_an_error(
+    tmp_path: Path, launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GANDIST_LAUNCHED_WORLD", "2")
+    ranks = launch(make_config(tmp_path))
+    assert ranks.wait() == [EXIT_USER_ERROR]
+    assert "GANDIST_LAUNCHED_WORLD=2" in ranks.output()
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_status_says_where_and_what(tmp_path: Path, launch: Launch) -> None:
+    config = make_config(tmp_path)
+    finish(launch, config, 1)
+    status = json.loads((config.folder / "status.json").read_text())
+    assert (status["state"], status["images_seen"]) == ("done", 320)
+    assert status["host"]
+    assert status["since"]
