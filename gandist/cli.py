@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return train(words[1:])
         if words[:1] == ["config"]:
             return config(words[1:])
+        if words[:1] == ["prepare"]:
+            return prepare(words[1:])
         chosen = _parser().parse_args(words)
         code: int = chosen.run(chosen)
         return code
@@ -66,9 +68,6 @@ def train(words: Sequence[str]) -> int:
     trainer = Trainer(config, Insistence(tuple(accepted), "--restart-data" in switches))
     try:
         return trainer.train()
-    except BaseException as error:
-        trainer.fail(error)
-        raise
     finally:
         trainer.shut_down()
 
@@ -90,6 +89,17 @@ def config(words: Sequence[str]) -> int:
         print(explain(resolved, recipe or embedded_recipe(), flags))
     else:
         print(to_yaml(resolved), end="")
+    return 0
+
+
+def prepare(words: Sequence[str]) -> int:
+    """``gandist prepare``: make a folder of indexed shards from images."""
+    import tyro
+
+    from gandist.data.prepare import prepare as make_shards
+
+    positional = tyro.conf.PositionalRequiredArgs
+    print(tyro.cli(make_shards, args=list(words), prog="gandist prepare", config=(positional,)))
     return 0
 
 
@@ -124,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"gandist {gandist.__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    verbs.add_parser("prepare", help="make a folder of indexed shards from images", add_help=False)
     verbs.add_parser("train", help="train, or continue, the run of a recipe", add_help=False)
     verbs.add_parser("config", help="print a resolved recipe, or explain every knob", add_help=False)
     _sample_verb(verbs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -62,8 +63,10 @@ def train(config: Config) -> int:
     say(f"data: {trainer.images.samples or 'endless'} images, classes {list(trainer.images.class_names) or 'none'}")
     watch("generator", trainer.game.generator.module, say)
     watch("discriminator", trainer.game.discriminator.module, say)
-    with torch.autograd.detect_anomaly(check_nan=True):
-        code = trainer.train()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Anomaly Detection has been enabled")  # it is what was asked for
+        with torch.autograd.detect_anomaly(check_nan=True):
+            code = trainer.train()
     again = Trainer(small)
     say(f"saved, read back at {again.clock.images_seen} images: a rerun would go on from there")
     return code

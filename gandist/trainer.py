@@ -78,6 +78,7 @@ class Trainer:
         self.store = CheckpointStore(self.folder / "checkpoints", config.checkpoint.keep)
         self.clock = Clock()
         self.window = Window()
+        self.tracker: AnyTracker = NullTracker()
         self.notes: list[str] = []
         self.resumed_at: int | None = None
         self.metrics_bytes = self._resume(insistence or Insistence())
@@ -86,7 +87,18 @@ class Trainer:
 
     def train(self) -> int:
         """Play until the end of the run or a request to stop; return the exit code for it."""
-        stop = self._open_run()
+        stop = StopRequest(self.folder)
+        try:
+            self._open_run(stop)
+            self._play_on(stop)
+            return self._close_run(stop)
+        except BaseException as error:
+            self._leave_word(error)
+            raise
+        finally:
+            stop.close()
+
+    def _play_on(self, stop: StopRequest) -> None:
         stream = self._real_images()
         while not (self.finished or self._asked_to_stop(stop)):
             before = self.clock.images_seen
@@ -111,7 +123,6 @@ class Trainer:
                 self._sample()
             if crossed(self.config.checkpoint.every_kimg, before, after):
                 self._save(must=False)
-        return self._close_run(stop)
 
     @property
     def total_images(self) -> float:
@@ -248,9 +259,7 @@ class Trainer:
 
     # --- beginning and end ---------------------------------------------------------------------------------------
 
-    def _open_run(self) -> StopRequest:
-        stop = StopRequest(self.folder)
-        self.tracker: AnyTracker = NullTracker()
+    def _open_run(self, stop: StopRequest) -> None:
         if self.ranks.main:
             self.folder.mkdir(parents=True, exist_ok=True)
             stale = stop.clear()
@@ -271,7 +280,6 @@ class Trainer:
             if stale:
                 self.tracker.event("Removed a STOP file that was left from before this start.")
         self.ranks.barrier()
-        return stop
 
     def _close_run(self, stop: StopRequest) -> int:
         outcome: Outcome = "done" if self.finished else "preempted"
@@ -283,7 +291,6 @@ class Trainer:
             write_status(self.folder, outcome, self.clock.images_seen, reason=stop.reason)
             self.tracker.event(self._farewell(outcome, stop.reason))
         self.tracker.close(outcome)
-        stop.close()
         return EXIT_DONE if outcome == "done" else EXIT_PREEMPTED
 
     def _farewell(self, outcome: Outcome, reason: str | None) -> str:
@@ -294,10 +301,13 @@ class Trainer:
             return f"Done at {kimg}.{last}"
         return f"Stopped and saved at {kimg} ({reason or 'asked on another rank'}); the same command continues.{last}"
 
-    def fail(self, error: BaseException) -> None:
-        """Leave word of an error in the run folder, if the run has begun."""
+    def _leave_word(self, error: BaseException) -> None:
+        """Say in the run folder why the run ended; the last checkpoint is as it was."""
+        reason = f"{type(error).__name__}: {error}"
+        self.tracker.event(f"Failed at {self.clock.images_seen / 1000:g} kimg: {reason}")
+        self.tracker.close("failed")
         if self.ranks.main and (self.folder / "status.json").is_file():
-            write_status(self.folder, "failed", self.clock.images_seen, reason=f"{type(error).__name__}: {error}")
+            write_status(self.folder, "failed", self.clock.images_seen, reason=reason)
 
     def shut_down(self) -> None:
         """Let go of the networks, then of the process group: gloo aborts when a reducer outlives it."""

@@ -50,7 +50,7 @@ def draw(indices: Ints, *, seed: int, resolution: int, channels: int, classes: S
     step = max(1, _PIXELS_AT_ONCE // resolution**2)
     for first in range(0, len(indices), step):
         part = slice(first, first + step)
-        uniforms = _uniforms(indices[part], 16, seed)
+        uniforms = _uniforms(indices[part], 12, seed)
         images[part] = _paint(_coverage(digits[part], uniforms, resolution), uniforms, channels)
     return images, labels
 
@@ -82,11 +82,11 @@ def _coverage(digits: Ints, uniforms: Floats, resolution: int) -> Floats:
     half_angle = _between(uniforms[0], -0.16, 0.16)  # tangent of half the angle: 18 degrees either way
     norm = 1 / (1 + half_angle * half_angle)
     cosine, sine = (1 - half_angle * half_angle) * norm, 2 * half_angle * norm
-    scale = _between(uniforms[1], 0.56, 0.8)  # of the digit's half height to half the picture
+    scale = _between(uniforms[1], 0.54, 0.76)  # of the digit's half height to half the picture
     aspect = _between(uniforms[2], 0.9, 1.12)
     shear = _between(uniforms[3], -0.22, 0.22)
     pen = _between(uniforms[6], 0.09, 0.2)
-    room = np.maximum(1 - scale * (1 + pen) * np.float32(1.06), 0)  # a tilted digit reaches a little further
+    room = np.maximum(1 - scale * (np.float32(1.12) + pen), 0)  # a tilted digit reaches a little further
     shift_x, shift_y = (_between(uniforms[4 + i], -1, 1) * room for i in range(2))
 
     axis = (np.arange(resolution, dtype=np.float32) * 2 + 1) / np.float32(resolution) - 1
@@ -122,15 +122,12 @@ def _look_up(digits: Ints, u: Floats, v: Floats) -> Floats:
 
 
 def _paint(coverage: Floats, uniforms: Floats, channels: int) -> Images:
-    """Return uint8 images, shape (n, height, width, channels): ink over paper whose brightness is well apart."""
-    bright = _between(uniforms[8], 0.78, 1.0)[:, None]
-    dark = _between(uniforms[9], 0.04, 0.34)[:, None]
-    if channels == 3:  # saturated blue is dark however bright, so the bright side stays paler
-        bright = bright * _tint(uniforms[11], _between(uniforms[12], 0.1, 0.5))
-        dark = dark * _tint(uniforms[13], _between(uniforms[14], 0.1, 0.75))
-    inverted = (uniforms[10] < np.float32(0.5))[:, None]
-    ink = np.where(inverted, dark, bright)[:, None, None, :]
-    paper = np.where(inverted, bright, dark)[:, None, None, :]
+    """Return uint8 images, shape (n, height, width, channels): chalk, coloured if there are colours, on slate."""
+    chalk = _between(uniforms[8], 0.7, 1.0)[:, None]
+    slate = _between(uniforms[9], 0.02, 0.1)[:, None]
+    if channels == 3:  # saturated blue is dark however bright, so the chalk stays pale enough to read
+        chalk = chalk * _tint(uniforms[10], _between(uniforms[11], 0.1, 0.6))
+    ink, paper = chalk[:, None, None, :], slate[:, None, None, :]
     value = paper + coverage[..., None] * (ink - paper)
     pixels: Images = (value * np.float32(255) + np.float32(0.5)).astype(np.uint8)
     return pixels

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import math
+import struct
 import zlib
 from pathlib import Path
 
@@ -14,7 +16,6 @@ from gandist.errors import DataError
 FILE_PREFIXES = {"train": "train", "test": "t10k"}
 
 _UINT8 = 0x08
-_HEADER_LIMIT_BYTES = 16
 _SIZE_LIMIT_BYTES = 1 << 31
 
 
@@ -53,8 +54,9 @@ def read(path: Path, dimensions: int) -> NDArray[np.uint8]:
             header = file.read(4)
             if len(header) < 4 or header[:2] != b"\0\0" or header[2:] != bytes([_UINT8, dimensions]):
                 raise DataError(f"{path}: is not an idx file of bytes in {dimensions} dimension(s).")
-            shape = tuple(int(length) for length in np.frombuffer(file.read(4 * dimensions), dtype=">u4"))
-            size = int(np.prod(shape, dtype=object)) if len(shape) == dimensions else 0
+            lengths = file.read(4 * dimensions).ljust(4 * dimensions, b"\0")
+            shape = struct.unpack(f">{dimensions}I", lengths)
+            size = math.prod(shape)
             if not 0 < size <= _SIZE_LIMIT_BYTES:
                 raise DataError(f"{path}: its header gives the shape {shape}, which cannot be.")
             data = file.read(size + 1)

@@ -98,7 +98,7 @@ class ShardImages(ImageSet):
         self._shard_ends = np.cumsum(kept.counts)
         self._offsets, self._sizes = index.offset[kept.samples], index.size[kept.samples]
         self._labels = kept.labels
-        self._paths = [folder / shard.url for shard in index.shards]
+        self._paths = [(folder / shard.url).absolute() for shard in index.shards]  # a worker may be elsewhere
         self._store = Store(self._paths, [shard.bytes for shard in index.shards])
         self._decoder = Decoder(index.resolution, index.channels)
 

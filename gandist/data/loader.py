@@ -25,7 +25,7 @@ from gandist.data.order import coins
 from gandist.data.processes import begin_worker, worker_context
 from gandist.errors import ConfigError, DataError, MachineError, RunError
 
-__all__ = ["Batch", "ImageSet", "batches", "check_divides", "open_images"]
+__all__ = ["Batch", "ImageSet", "batches", "check_divides", "open_images", "warm_up"]
 
 _SHARED_MEMORY = "/dev/shm"  # where workers put batches for the trainer
 
@@ -101,6 +101,11 @@ def batches(
     return delivered
 
 
+def warm_up() -> None:
+    """Begin to start what workers are forked from, without waiting: it takes a second that other work can fill."""
+    worker_context(__name__)
+
+
 _open: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()
 
 
@@ -115,7 +120,9 @@ def _deliver(source: Iterator[tuple[Tensor, Tensor, int] | DataError]) -> Genera
     while True:
         try:
             item = next(source)
-        except RuntimeError as error:  # torch's only word for a dead worker
+        except (RuntimeError, OSError, EOFError) as error:
+            if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
+                raise  # these words are all that torch gives a dead worker away by
             raise RunError(
                 f"A process that reads images died ({error}). Usually the machine ran out of memory: "
                 "try fewer execution.workers, or --execution.workers 0 to read in the trainer."

@@ -80,7 +80,7 @@ def prepare(
     source: str,
     destination: Path,
     *,
-    resolution: int,
+    resolution: int = 32,
     channels: Literal[1, 3] = 3,
     fit: Literal["auto", "crop", "pad"] = "auto",
     resample: Resample = "lanczos",
@@ -99,15 +99,16 @@ def prepare(
     """Make a folder of indexed shards from a source of images; it appears whole, or not at all.
 
     Args:
-        source: a folder, archives, or a well-known set; see :mod:`gandist.data.sources`.
-        destination: the folder to make.
+        source: a folder of class folders or of images, a zip or tar of one (several with commas), mnist:DIR,
+            fashion-mnist:DIR, torchvision:NAME:DIR, or glyphs.
+        destination: the folder of shards to make.
         resolution: height and width of every image, in pixels.
         channels: 3 for RGB, 1 for greyscale.
-        fit: ``crop`` the largest square in the middle, ``pad`` with black, or what suits the source.
-        resample: ``lanczos``, or ``box`` which averages areas.
-        format: of the images in the shards; raw ``npy`` up to 64 px and ``png`` above when ``auto``.
-        quality: of ``jpeg``, 1 to 100.
-        allow_upscale: accept and enlarge images that are smaller than ``resolution``.
+        fit: crop the largest square in the middle, pad with black, or what suits the source.
+        resample: lanczos, or box, which averages areas.
+        format: of the images in the shards; auto is raw npy up to 64 px and png above.
+        quality: of jpeg, 1 to 100.
+        allow_upscale: accept and enlarge images that are smaller than the resolution.
         classes: take these classes only, by name.
         max_images: take at most so many, chosen by the shuffle.
         max_rejected: go on without unusable images, up to so many.

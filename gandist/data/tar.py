@@ -49,6 +49,8 @@ def walk(path: Path) -> Iterator[Member]:
 
     """
     try:
+        if path.exists() and not path.is_file():  # opening a named pipe would wait for ever
+            raise DataError(f"{path}: is not a regular file.")
         with path.open("rb") as file:
             yield from _Walk(path, file, os.fstat(file.fileno()).st_size).members()
     except OSError as error:
@@ -99,6 +101,7 @@ class _Walk:
         if header == bytes(_BLOCK):
             return None
         if len(header) < _BLOCK:
+            self._refuse_other_formats(header)
             if self.position == len(header):
                 raise DataError(f"{self.path}: is empty or shorter than one tar header ({len(header)} bytes).")
             cut = "in the middle of a header" if header else "without an end marker"
@@ -110,7 +113,7 @@ class _Walk:
         return header
 
     def _refuse_other_formats(self, header: bytes) -> None:
-        if self.position != _BLOCK:
+        if self.position > _BLOCK:
             return
         for magic, name in _COMPRESSED.items():
             if header.startswith(magic):

@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,11 +81,11 @@ class CheckpointStore:
             CheckpointError: it could not be written; what was there before is untouched.
 
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.sweep()
         target = self.folder / f"{images_seen:09d}"
         draft = self.folder / f".{target.name}.{os.getpid()}.part"
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.sweep()
             self._write(draft, parts, {"images_seen": images_seen, **state})
             self._publish(draft, target)
         except OSError as error:
@@ -94,7 +95,8 @@ class CheckpointStore:
             raise CheckpointError(
                 f"{target}: the checkpoint could not be written ({error}); {advice}. Earlier checkpoints are whole."
             ) from None
-        self._prune()
+        with suppress(OSError):  # one that cannot be dropped now is dropped after the next save
+            self._prune(images_seen)
         return target
 
     def _write(self, draft: Path, parts: Mapping[str, Part], state: Mapping[str, Any]) -> None:
@@ -103,7 +105,7 @@ class CheckpointStore:
             tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in part.tensors.items()}
             path = draft / f"{name}.safetensors"
             try:
-                save_file(tensors, path, metadata=dict(part.header or {}))
+                save_file(tensors, path, metadata=dict(part.header) if part.header else None)
             except SafetensorError as error:  # safetensors wraps the system's error; keep its meaning
                 full = "No space left" in str(error) or "File too large" in str(error)
                 raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from None
@@ -125,8 +127,10 @@ class CheckpointStore:
         flush_folder(self.folder)
         write_text(self.folder / "latest", target.name + "\n")
 
-    def _prune(self) -> None:
-        for name in self.names()[: -self.keep]:
+    def _prune(self, images_seen: int) -> None:
+        # Checkpoints ahead of this position were passed over as damaged: they must not push out a whole one.
+        reached = [name for name in self.names() if int(name) <= images_seen]
+        for name in reached[: -self.keep]:
             hidden = self.folder / f".{name}.dropped.part"
             (self.folder / name).rename(hidden)
             shutil.rmtree(hidden, ignore_errors=True)
@@ -177,12 +181,15 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     """
     manifest = _read_json(folder / "manifest.json")
     files = manifest.get("files")
-    if manifest.get("format") != FORMAT or manifest.get("version") != VERSION or not isinstance(files, dict):
+    known = manifest.get("format") == FORMAT and manifest.get("version") == VERSION
+    if not known or not isinstance(files, dict) or "state.json" not in files:
         raise CheckpointError(f"{folder}/manifest.json: not a checkpoint of this version of gandist.")
     for name, recorded in files.items():
         path = folder / name
         if Path(name).name != name or not path.is_file():
             raise CheckpointError(f"{path}: missing.")
+        if not isinstance(recorded, dict) or not {"bytes", "sha256"} <= recorded.keys():
+            raise CheckpointError(f"{folder}/manifest.json: says nothing of {name}: damaged.")
         if path.stat().st_size != recorded["bytes"]:
             raise CheckpointError(f"{path}: {path.stat().st_size} bytes, {recorded['bytes']} were written: damaged.")
         if digest(path) != recorded["sha256"]:

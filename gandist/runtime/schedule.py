@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 from gandist.config import Schedule
 
@@ -28,4 +29,5 @@ def factor(schedule: Schedule, images_seen: int, total_kimg: float) -> float:
 
 def crossed(every_kimg: float, before: int, after: int) -> bool:
     """Tell whether a multiple of ``every_kimg`` lies in the images (before, after]."""
-    return math.floor(after / 1000 / every_kimg) > math.floor(before / 1000 / every_kimg)
+    every_images = 1000 * Fraction(repr(every_kimg))  # the decimal that was written: 0.1 is not a binary fraction
+    return after // every_images > before // every_images

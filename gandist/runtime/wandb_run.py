@@ -53,11 +53,11 @@ def main() -> None:
     except (Exception, SystemExit) as error:
         _answer(outbox, "failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
         code = EXIT_FAILED
-    os._exit(code)  # past wandb's exit hooks, which wait without end for a service that is gone
+    os._exit(code)  # past wandb's exit hooks: all that is worth waiting for has been waited for
 
 
 def _own_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Take the pipes for this process alone: wandb's service inherits the standard files and would keep them open."""
+    """Take the pipes for this code alone: what wandb or its service print or ask must not mix with the messages."""
     inbox, outbox = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)

@@ -110,6 +110,18 @@ def test_loss_scaling_changes_nothing_else(set_table: Make) -> None:
         assert played.statistics[name].item() == pytest.approx(value.item(), rel=1e-4), name
 
 
+def test_penalties_learn_the_loss_scale(set_table: Make) -> None:
+    scales: list[float] = []
+
+    def record(x: Tensor, logits: Tensor, loss_scale: float) -> Tensor:
+        scales.append(loss_scale)
+        return logits.mean() * 0
+
+    for scalers in (False, True):
+        set_table("mlp", scalers=scalers, regularizers=[Regularizer("record", record, lambda seen: 1.0)]).play()
+    assert scales == [1.0, 1024.0]
+
+
 def test_fp16_passes_on_the_cpu(set_table: Make) -> None:
     table = set_table("mlp", scalers=True, regularizers=[r1()])
     with torch.autocast("cpu", torch.float16):

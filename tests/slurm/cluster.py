@@ -184,6 +184,10 @@ class Job:
         assert found, f"no {name} in: {record}"
         return found[1]
 
+    def lives(self) -> bool:
+        """Return whether the job is waiting, running, or about to."""
+        return self.field("JobState") not in FINAL
+
     def wait_for(self, state: str, seconds: float = 60) -> None:
         """Wait until the job is in ``state``; fail at once when it has ended in another one."""
         wait_until(lambda: self.field("JobState") in {state, *FINAL}, seconds, self.describe)
@@ -191,7 +195,7 @@ class Job:
 
     def wait_for_line(self, text: str, seconds: float = 60) -> None:
         """Wait until the job has printed ``text``; fail at once when it ends without."""
-        wait_until(lambda: text in self.printed() or self.field("JobState") in FINAL, seconds, self.describe)
+        wait_until(lambda: text in self.printed() or not self.lives(), seconds, self.describe)
         assert text in self.printed(), f"never printed {text!r}: {self.describe()}"
 
     def signal_batch_shell(self, name: str) -> None:

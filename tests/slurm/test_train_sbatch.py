@@ -20,12 +20,13 @@ def state(checkout):
     return json.loads((checkout.run_folder / "status.json").read_text())["state"]
 
 
-def test_a_signal_to_all_of_a_job_under_the_real_launcher(checkout_with_accelerate):
-    """USR1 reaches task shells, launchers and ranks alike; only the ranks and the shells may act on it."""
+def test_a_long_save_outlives_a_signal_to_the_whole_step_under_the_real_launcher(checkout_with_accelerate):
+    """TERM reaches task shells, launchers and ranks alike; a launcher that acted on it would kill the saving rank."""
     checkout = checkout_with_accelerate
-    job = checkout.train("--rounds", "100", *HOSTILE, GANDIST_GRACE_SECONDS="20")
+    arguments = ["--rounds", "100", "--save-seconds", "3", *HOSTILE]
+    job = checkout.train(*arguments, GANDIST_GRACE_SECONDS="1")
     job.wait_for_line("attempt 0 starts at round 0")
-    job.signal_steps("USR1")
+    job.signal_steps("TERM")
     job.wait_for_line("saved: back to the queue")
     job.wait_for("COMPLETED")
     assert "attempt 1 starts at round " in job.printed()
@@ -33,7 +34,7 @@ def test_a_signal_to_all_of_a_job_under_the_real_launcher(checkout_with_accelera
     assert job.field("Restarts") == "1"
     assert state(checkout) == "done"
     assert [rank["node"] for rank in ranks(checkout)] == ["n1", "n2"]
-    assert all(rank["arguments"] == ["--rounds", "100", *HOSTILE] for rank in ranks(checkout))
+    assert all(rank["arguments"] == arguments for rank in ranks(checkout))
 
 
 def test_time_is_up(checkout):
@@ -72,7 +73,7 @@ def test_a_crash_is_requeued_a_bounded_number_of_times_and_frees_the_other_nodes
     job.wait_for("FAILED")
     assert job.field("Restarts") == "1"
     assert "crash 1): back to the queue" in job.printed()
-    assert "crashed for the 2th time without a save between; giving up" in job.printed()
+    assert "crash 2 without a save between; giving up" in job.printed()
     assert not list(checkout.run_folder.glob("*.crashes"))
 
 
@@ -110,6 +111,19 @@ def test_a_save_forgives_the_crashes_before_it(checkout):
     assert job.printed().count("crash 1): back to the queue") == 2
 
 
+def test_a_straggler_that_is_killed_at_the_end_spoils_nothing(checkout):
+    job = checkout.train("--rounds", "2", "--linger", GANDIST_GRACE_SECONDS="1")
+    job.wait_for("COMPLETED")
+    assert "Terminated" in job.printed() or "Killed" in job.printed()
+
+
+def test_a_straggler_that_is_killed_after_the_save_does_not_stop_the_requeue(checkout):
+    job = checkout.train("--rounds", "60", "--linger", GANDIST_GRACE_SECONDS="1")
+    job.wait_for_line("attempt 0 starts")
+    job.signal_steps("USR1")
+    job.wait_for_line("saved: back to the queue")
+
+
 def test_a_stop_file_ends_the_job_for_good(checkout):
     job = checkout.train("--rounds", "10000")
     job.wait_for_line("attempt 0 starts")
@@ -117,7 +131,7 @@ def test_a_stop_file_ends_the_job_for_good(checkout):
     job.wait_for("FAILED")
     assert job.field("ExitCode") == "75:0"
     assert state(checkout) == "preempted"
-    assert not (checkout.run_folder / "STOP").exists()
+    assert not list(checkout.run_folder.glob("STOP")) + list(checkout.run_folder.glob("slurm-*"))
     assert "submit the same command again" in job.printed()
 
 

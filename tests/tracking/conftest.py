@@ -20,6 +20,7 @@ class StandIn:
     def __init__(self) -> None:
         self.runs: dict[str, dict[str, Any]] = {}
         self.files: dict[str, bytes] = {}
+        self.asked: list[str] = []
         self.silent = threading.Event()  # while set, requests are taken and never answered
         self.stopped = threading.Event()
         handler = type("Handler", (_Handler,), {"stand_in": self})
@@ -41,6 +42,7 @@ class StandIn:
         return [{key: value for key, value in row.items() if not key.startswith("_")} for row in rows]
 
     def graphql(self, operation: str, given: dict[str, Any]) -> dict[str, Any]:
+        self.asked.append(operation)
         answer = getattr(self, f"_{operation}", None)
         return {"data": answer(given) if answer else None}
 

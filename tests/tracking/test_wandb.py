@@ -17,7 +17,6 @@ import pytest
 from PIL import Image
 
 from gandist.config import WandbConfig
-from gandist.errors import MachineError
 from gandist.runtime import wandb_link
 from gandist.runtime.wandb_link import WandbLink, wandb_run_id
 
@@ -180,6 +179,7 @@ def test_an_online_session_and_its_continuation_are_one_run(server: Any, tmp_pat
         ends.append((run.pop("exitcode"), run.pop("preempting", None)))
 
     assert ends == [(75, True), (0, None)]
+    assert server.asked.count("RunResumeStatus") == 2
     (run_id,) = server.runs
     *rows, drawn = server.history(run_id)
     assert rows == [row(number) for number in [*range(1, 21), *range(16, 31)]]
@@ -190,6 +190,8 @@ def test_an_online_session_and_its_continuation_are_one_run(server: Any, tmp_pat
     assert config["run"] == {"seed": 7}
     assert (run["displayName"], run["groupName"], run["project"]) == ("run one", "g1", "digits")
     assert run["program"] == sys.argv[0]
+    (machine,) = {json.dumps(part["args"]) for part in config["_wandb"]["e"].values()}
+    assert machine == json.dumps(sys.argv[1:])
     assert said == [f"W&B: {server.url}/me/digits/runs/{run_id}"] * 2
 
 
@@ -396,25 +398,28 @@ while not said:
     assert codes() == [1]
 
 
+def broken_wandb(folder: Path, monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    (folder / "broken").mkdir()
+    (folder / "broken" / "wandb.py").write_text(program)
+    monkeypatch.setenv("PYTHONPATH", str(folder / "broken"))
+
+
+@pytest.mark.parametrize("before", ["", "import os; os.system('echo hello; cat')", "import sys; sys.stdin.read()"])
 def test_a_wandb_that_cannot_be_imported_is_one_sentence(
-    no_wandb: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    before: str, no_wandb: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "wandb.py").write_text("raise ImportError('no wandb today')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
+    broken_wandb(tmp_path, monkeypatch, f"{before}\nraise ImportError('no wandb today')")
     said: list[str] = []
     session = link(tmp_path, "offline", said)
     session.row(row(1))
-    session.close("done")
+    session.close("done", seconds=10)
     assert [sentence.partition(".")[0] for sentence in said] == ["W&B stopped (ImportError: no wandb today)"]
 
 
 def test_a_complaint_that_quotes_the_key_is_shown_without_it(
     key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "wandb.py").write_text(f"raise ValueError('bad key {key}!')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
+    broken_wandb(tmp_path, monkeypatch, f"raise ValueError('bad key {key}!')")
     said: list[str] = []
     link(tmp_path, "online", said).close("done")
     assert said[0].startswith("W&B cannot start online (ValueError: bad key ***!)")
@@ -434,28 +439,3 @@ def test_a_machine_without_a_process_to_spare_trains_on(
     session.close("done")
     assert len(said) == 1
     assert said[0].startswith("W&B cannot be started")
-
-
-# --- identity ----------------------------------------------------------------------------------------------
-
-
-def test_the_run_id_is_drawn_once(no_wandb: Path, tmp_path: Path) -> None:
-    first = wandb_run_id(tmp_path)
-    assert wandb_run_id(tmp_path) == first
-    (tmp_path / "other").mkdir()
-    assert wandb_run_id(tmp_path / "other") != first
-
-
-def test_a_sweep_chooses_the_run_id(no_wandb: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_RUN_ID", "not/an/id")
-    with pytest.raises(MachineError, match="WANDB_RUN_ID: holds no W&B run id"):
-        wandb_run_id(tmp_path)
-    monkeypatch.setenv("WANDB_RUN_ID", "sweep-17")
-    assert wandb_run_id(tmp_path) == "sweep-17"
-
-
-@pytest.mark.parametrize("content", ["", "two words", "a/b"])
-def test_a_damaged_run_id_is_named(content: str, tmp_path: Path) -> None:
-    (tmp_path / "wandb_run_id").write_text(content)
-    with pytest.raises(MachineError, match="wandb_run_id: holds no W&B run id"):
-        wandb_run_id(tmp_path)

@@ -22,6 +22,8 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--crash-at", type=int, help="kill this process in that round")
+    parser.add_argument("--save-seconds", type=float, default=0)
+    parser.add_argument("--linger", action="store_true", help="rank 1 does not end by itself")
     parser.add_argument(
         "--deaf", action="store_true", help="hear no signal, as where Slurm signals only the task's shell"
     )
@@ -37,29 +39,35 @@ def main() -> int:
     (FOLDER / f"rank{rank}.json").write_text(
         json.dumps({"arguments": sys.argv[1:], "world": world, "node": os.environ["SLURMD_NODENAME"]})
     )
-    return lead(options.rounds, options.crash_at, asked) if rank == 0 else follow()
+    return lead(options, asked) if rank == 0 else follow(options)
 
 
-def lead(rounds: int, crash_at: int | None, asked: list[int]) -> int:
+def lead(options: argparse.Namespace, asked: list[int]) -> int:
     saved = FOLDER / "saved"
     first = int(saved.read_text()) if saved.exists() else 0
     write_status("running")
     print(f"attempt {ATTEMPT} starts at round {first}", flush=True)
-    for done in range(first, rounds):
+    for done in range(first, options.rounds):
         if asked or (FOLDER / "STOP").exists():
+            end_of_save = time.monotonic() + options.save_seconds
+            while time.monotonic() < end_of_save:  # further signals do not shorten a save
+                time.sleep(0.05)
             saved.write_text(str(done))
             write_status("preempted")
             return SAVED_AND_STOPPED
-        if done == crash_at:
+        if done == options.crash_at:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.05)  # a round
     write_status("done")
     return 0
 
 
-def follow() -> int:
+def follow(options: argparse.Namespace) -> int:
     while (state := read_state()) in (None, "running"):
         time.sleep(0.02)
+    if options.linger:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pause()
     return {"done": 0, "preempted": SAVED_AND_STOPPED}[state]
 
 

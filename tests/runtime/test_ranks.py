@@ -1,0 +1,102 @@
+"""Ranks decide together: with one process, and with two real ones over gloo."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from gandist.errors import MachineError
+from gandist.runtime.distributed import LAUNCHED_WORLD, Ranks
+
+PROGRAM = Path(__file__).with_name("two_ranks.py")
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.delenv(LAUNCHED_WORLD, raising=False)
+
+
+def test_one_process_alone_agrees_with_itself() -> None:
+    ranks = Ranks.join(0, 1)
+    assert (ranks.rank, ranks.world, ranks.main) == (0, 1, True)
+    assert [ranks.any(True), ranks.any(False)] == [True, False]
+    assert ranks.from_main({"a": [1]}) == {"a": [1]}
+    values = torch.tensor([1.0, 2.0])
+    assert torch.equal(ranks.mean(values), values)
+    norm = nn.BatchNorm1d(2)
+    ranks.average_statistics(norm)
+    assert norm.running_mean is not None
+    assert norm.running_mean.tolist() == [0.0, 0.0]
+    ranks.barrier()
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", LAUNCHED_WORLD])
+def test_another_number_of_ranks_than_was_launched_is_an_error(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Such processes would train the same run side by side and overwrite each other's files."""
+    monkeypatch.setenv(name, "2")
+    with pytest.raises(MachineError, match=rf"{name}=2 ranks were launched, but this process is one of 1"):
+        Ranks.join(0, 1)
+    monkeypatch.setenv(name, "1")
+    assert Ranks.join(0, 1).world == 1
+    monkeypatch.setenv(name, "")
+    assert Ranks.join(0, 1).world == 1
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two ranks saw."""
+    store = tmp_path_factory.mktemp("ranks") / "store"
+    environment = {name: value for name, value in os.environ.items() if name not in ("WORLD_SIZE", LAUNCHED_WORLD)}
+    environment["GLOO_SOCKET_IFNAME"] = "lo"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, PROGRAM, str(rank), store],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for rank in (0, 1)
+    ]
+    results = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], [error for _, error in results]
+    return [json.loads(output) for output, _ in results]
+
+
+def test_rank_0_is_the_one_that_writes(seen: list[dict[str, Any]]) -> None:
+    assert [one["main"] for one in seen] == [True, False]
+
+
+def test_a_flag_on_any_rank_is_seen_on_all(seen: list[dict[str, Any]]) -> None:
+    assert [one["any"] for one in seen] == [[False, True, True, True]] * 2
+
+
+def test_the_value_of_rank_0_is_seen_on_all(seen: list[dict[str, Any]]) -> None:
+    assert [one["from_main"] for one in seen] == [["", None, 0, [], {}]] * 2
+    assert [one["nested"] for one in seen] == [True, True]
+
+
+def test_means(seen: list[dict[str, Any]]) -> None:
+    assert [one["mean"] for one in seen] == [[2.0, 20.0]] * 2
+    assert [one["mean leaves its argument"] for one in seen] == [True, True]
+
+
+def test_running_statistics_become_their_mean_and_nothing_else_changes(seen: list[dict[str, Any]]) -> None:
+    for rank, one in enumerate(seen):
+        for name, value in (("first", 1.0), ("second", 5.0)):
+            assert one[name]["1.0.running_mean"] == [value + 0.5] * 2
+            assert one[name]["1.0.running_var"] == [10 * value + 5.0] * 2
+            assert one[name]["1.0.weight"] == [value + rank] * 2, "weights are DDP's affair"
+            assert one[name]["1.0.num_batches_tracked"] == value + rank
+
+
+def test_missing_ranks_are_an_error_on_every_rank(seen: list[dict[str, Any]]) -> None:
+    for one in seen:
+        assert f"{LAUNCHED_WORLD}=4 ranks were launched, but this process is one of 2" in one["error"]
