@@ -8,8 +8,8 @@ over passes by :mod:`gandist.adversarial.round`.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Literal
 
@@ -108,7 +108,8 @@ def _seat(
     optimizer = torch.optim.Adam(
         module.parameters(), lr=adam.lr, betas=(adam.beta1, adam.beta2), eps=adam.eps, fused=True
     )
-    network, no_sync = accelerator.prepare(module), nullcontext
+    network = accelerator.prepare(module)
+    no_sync: Callable[[], AbstractContextManager[object]] = nullcontext
     if isinstance(network, DistributedDataParallel):
         # Forward passes send no buffers; Ranks.average_statistics makes them equal once a round.
         network.broadcast_buffers = False

@@ -74,7 +74,8 @@ def train(words: Sequence[str]) -> int:
 
 def config(words: Sequence[str]) -> int:
     """``gandist config``: print the resolved recipe, an explanation of every knob, or the run's folder."""
-    recipe, _, switches, flags = _split(words, {"--explain", "--folder"})
+    of_train = {"--debug", "--restart-data"}  # a script asks for the folder of a whole training command
+    recipe, _, switches, flags = _split(words, {"--explain", "--folder"} | of_train)
     from gandist.config import embedded_recipe, explain, load, to_yaml
 
     resolved = load(

@@ -15,6 +15,7 @@ from gandist.data.loader import Batch, batches, check_divides, open_images
 from gandist.errors import EXIT_DONE, EXIT_PREEMPTED, CheckpointError, ConfigError, ResumeError
 from gandist.evaluation.sample import GeneratorCard, draw, fixed_latents, save_grid
 from gandist.models.contract import ImageShape
+from gandist.models.layers import couples_batch
 from gandist.runtime import machine, rng
 from gandist.runtime.checkpoint import (
     Checkpoint,
@@ -26,7 +27,7 @@ from gandist.runtime.checkpoint import (
 )
 from gandist.runtime.distributed import Ranks
 from gandist.runtime.files import write_text
-from gandist.runtime.preemption import StopRequest
+from gandist.runtime.preemption import StopRequest, remove_stale_request
 from gandist.runtime.schedule import crossed, factor
 from gandist.runtime.status import Outcome, write_status
 from gandist.runtime.tracking import AnyTracker, NullTracker, Tracker, check_tracking
@@ -57,6 +58,7 @@ class Trainer:
         self.config = config
         self.folder = config.folder
         check_folder(config)
+        self.notes: list[str] = []
         kind = machine.choose_device(config.execution)
         self.precision = machine.choose_precision(config.execution, kind)
         if config.execution.deterministic:
@@ -64,6 +66,8 @@ class Trainer:
         self.accelerator = open_accelerator(kind, self.precision)
         self.device = self.accelerator.device
         self.ranks = Ranks.join(self.accelerator.process_index, self.accelerator.num_processes)
+        if self.ranks.main and remove_stale_request(self.folder):
+            self.notes.append("Removed a STOP file that was left from before this start.")
         machine.set_threads(config.execution.threads, kind, self.ranks.world)
         check_divides(config.update.batch_images, self.ranks.world)
         self.share_images = config.update.batch_images // self.ranks.world
@@ -71,6 +75,11 @@ class Trainer:
         if self.ranks.main:
             check_tracking(config.tracking)
         networks = build_networks(config, len(self.images.class_names), self.share_images)
+        if self.ranks.world > 1 and (couples_batch(networks.generator) or couples_batch(networks.discriminator)):
+            self.notes.append(
+                f"Batch normalisation sees the {self.share_images} images of one process at a time: unlike other layers, "
+                "it makes the number of processes part of the result."
+            )
         self.game, self.average = seat_players(
             config, networks, self.accelerator, self.precision, self.images.class_counts
         )
@@ -79,7 +88,6 @@ class Trainer:
         self.clock = Clock()
         self.window = Window()
         self.tracker: AnyTracker = NullTracker()
-        self.notes: list[str] = []
         self.resumed_at: int | None = None
         self.metrics_bytes = self._resume(insistence or Insistence())
 
@@ -89,8 +97,8 @@ class Trainer:
         """Play until the end of the run or a request to stop; return the exit code for it."""
         stop = StopRequest(self.folder)
         try:
-            self._open_run(stop)
-            self._play_on(stop)
+            self._open_run()
+            self._loop(stop)
             return self._close_run(stop)
         except BaseException as error:
             self._leave_word(error)
@@ -98,7 +106,7 @@ class Trainer:
         finally:
             stop.close()
 
-    def _play_on(self, stop: StopRequest) -> None:
+    def _loop(self, stop: StopRequest) -> None:
         stream = self._real_images()
         while not (self.finished or self._asked_to_stop(stop)):
             before = self.clock.images_seen
@@ -259,10 +267,9 @@ class Trainer:
 
     # --- beginning and end ---------------------------------------------------------------------------------------
 
-    def _open_run(self, stop: StopRequest) -> None:
+    def _open_run(self) -> None:
         if self.ranks.main:
             self.folder.mkdir(parents=True, exist_ok=True)
-            stale = stop.clear()
             write_text(self.folder / "config.yaml", to_yaml(self.config))
             write_status(self.folder, "running", self.clock.images_seen)
             self.tracker = Tracker(
@@ -277,8 +284,6 @@ class Trainer:
             )
             for note in self.notes:
                 self.tracker.event(note)
-            if stale:
-                self.tracker.event("Removed a STOP file that was left from before this start.")
         self.ranks.barrier()
 
     def _close_run(self, stop: StopRequest) -> int:
@@ -287,7 +292,7 @@ class Trainer:
             self._save(must=True)
             self._sample()
         if self.ranks.main:
-            stop.clear()
+            remove_stale_request(self.folder)
             write_status(self.folder, outcome, self.clock.images_seen, reason=stop.reason)
             self.tracker.event(self._farewell(outcome, stop.reason))
         self.tracker.close(outcome)

@@ -22,10 +22,7 @@ class GeneratorAverage:
         self.network = copy.deepcopy(generator).eval().requires_grad_(False)
         self.halflife_images = halflife_images
         self.rampup = rampup
-        pairs = list(zip(_tensors(self.network), _tensors(generator), strict=True))
-        floats = [pair for pair in pairs if pair[0].is_floating_point()]
-        self._average, self._source = [mine for mine, _ in floats], [theirs for _, theirs in floats]
-        self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]
+        self._generator = generator
 
     def decay(self, images_seen: int, images: int) -> float:
         """Return the factor old weights keep when ``images`` more real images make it ``images_seen`` in all."""
@@ -37,9 +34,15 @@ class GeneratorAverage:
     @torch.no_grad()
     def update(self, images_seen: int, images: int) -> None:
         """Move the average towards G after a round of ``images`` real images, ``images_seen`` in all."""
-        torch._foreach_lerp_(self._average, self._source, 1 - self.decay(images_seen, images))
-        for mine, theirs in self._copied:
-            mine.copy_(theirs)
+        # Looked up each time: wrapping a network for several processes puts new tensors in the place of its buffers.
+        pairs = list(zip(_tensors(self.network), _tensors(self._generator), strict=True))
+        averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_(
+            [mine for mine, _ in averaged], [theirs for _, theirs in averaged], 1 - self.decay(images_seen, images)
+        )
+        for mine, theirs in pairs:
+            if not mine.is_floating_point():
+                mine.copy_(theirs)
 
 
 def _tensors(network: nn.Module) -> list[Tensor]:

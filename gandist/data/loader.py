@@ -8,11 +8,9 @@
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import os
-import weakref
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,9 +94,7 @@ def batches(
             pin_memory=pin_memory,
         )
     )
-    delivered = _deliver(source)
-    _open.add(delivered)
-    return delivered
+    return _deliver(source)
 
 
 def warm_up() -> None:
@@ -106,17 +102,7 @@ def warm_up() -> None:
     worker_context(__name__)
 
 
-_open: weakref.WeakSet[Generator[Batch, None, None]] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_all() -> None:
-    """End the workers in order, before the interpreter tears down what they need for that."""
-    for delivered in list(_open):
-        delivered.close()
-
-
-def _deliver(source: Iterator[tuple[Tensor, Tensor, int] | DataError]) -> Generator[Batch, None, None]:
+def _deliver(source: Iterator[tuple[Tensor, Tensor, int] | DataError]) -> Iterator[Batch]:
     while True:
         try:
             item = next(source)

@@ -37,9 +37,9 @@ def choose_precision(execution: ExecutionConfig, device: Literal["cpu", "cuda"])
     """Return the number format: the one asked for, else the launcher's, else bf16 where the hardware computes in it."""
     if execution.precision != "auto":
         return execution.precision
-    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if launched == "bf16" or launched == "fp16":
-        return launched
+    launched: dict[str, Precision] = {"bf16": "bf16", "fp16": "fp16"}
+    if wish := launched.get(os.environ.get("ACCELERATE_MIXED_PRECISION", "no")):
+        return wish
     if device == "cuda":
         return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp32"
     return "bf16" if cpu_flags() & {"avx512_bf16", "amx_bf16"} else "fp32"

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from types import FrameType
 
+STOP_FILE = "STOP"
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 
 
@@ -18,7 +19,7 @@ class StopRequest:
     """
 
     def __init__(self, folder: Path, poll_seconds: float = 1.0) -> None:
-        self.file = folder / "STOP"
+        self.file = folder / STOP_FILE
         self.reason: str | None = None
         self._poll_seconds = poll_seconds
         self._next_poll = 0.0
@@ -37,13 +38,15 @@ class StopRequest:
                 self.reason = "file STOP"
         return self.reason is not None
 
-    def clear(self) -> bool:
-        """Remove a file left by an earlier request; return whether there was one."""
-        existed = self.file.exists()
-        self.file.unlink(missing_ok=True)
-        return existed
-
     def close(self) -> None:
         """Give the signals back to whom they belonged."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+
+def remove_stale_request(folder: Path) -> bool:
+    """Remove the file of an answered or forgotten request; return whether there was one."""
+    file = folder / STOP_FILE
+    existed = file.exists()
+    file.unlink(missing_ok=True)
+    return existed

@@ -111,3 +111,13 @@ def test_it_follows_a_generator_whose_tensors_are_changed_in_place() -> None:
     network.load_state_dict(other.state_dict())
     average.update(images_seen=1, images=1)
     assert averaged(average).weight.tolist() == [3.0] * 3
+
+
+def test_it_follows_a_generator_whose_buffers_are_replaced() -> None:
+    """DDP puts new tensors in the place of a network's buffers, after the average was made."""
+    network = Line()
+    average = GeneratorAverage(network, halflife_images=0.0, rampup=None)
+    network.running, network.count = torch.full((2,), 7.0), torch.tensor(9)
+    average.update(images_seen=1, images=1)
+    assert averaged(average).running.tolist() == [7.0, 7.0]
+    assert averaged(average).count.item() == 9

@@ -31,7 +31,7 @@ def test_large_batches_are_drawn_in_parts_without_a_seam() -> None:
     assert (labels[500:520] == labels_again).all()
 
 
-@pytest.mark.parametrize(("channels", "expected"), [(1, "8fb4caf5b7cc7053"), (3, "61cbf66b7c3e6065")])
+@pytest.mark.parametrize(("channels", "expected"), [(1, "7f8817504494227c"), (3, "232790d9a43c0d97")])
 def test_the_pictures_never_change(channels: int, expected: str) -> None:
     images, labels = drawn(list(range(64)), resolution=32, channels=channels)
     assert images.shape == (64, 32, 32, channels)

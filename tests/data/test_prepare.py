@@ -28,8 +28,9 @@ def prepared(source: Path | str, destination: Path, **options: Any) -> Summary:
 
 
 def test_every_run_writes_the_same_bytes(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twice, a day later, and with two processes."""
+    """Twice, a day later, and with two processes that take turns."""
     monkeypatch.setattr("gandist.data.write._WORTH_A_POOL", 1)
+    monkeypatch.setattr("gandist.data.write._TASK_IMAGES", 2)
     for kind in ("npy", "png", "webp", "jpeg"):
         prepared(photos, tmp_path / kind / "one", format=kind)
         with monkeypatch.context() as later:

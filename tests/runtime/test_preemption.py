@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gandist.runtime import preemption
-from gandist.runtime.preemption import SIGNALS, StopRequest
+from gandist.runtime.preemption import SIGNALS, StopRequest, remove_stale_request
 
 
 @pytest.fixture
@@ -67,12 +67,13 @@ def test_the_file_is_looked_for_now_and_then(tmp_path: Path, monkeypatch: pytest
         stop.close()
 
 
-def test_a_file_from_before_can_be_cleared(stop: StopRequest, tmp_path: Path) -> None:
-    assert stop.clear() is False
+def test_a_file_from_before_can_be_removed(stop: StopRequest, tmp_path: Path) -> None:
+    assert remove_stale_request(tmp_path) is False
     (tmp_path / "STOP").write_text("now")
-    assert stop.clear() is True
+    assert remove_stale_request(tmp_path) is True
     assert not (tmp_path / "STOP").exists()
     assert not stop.requested(look_for_file=True)
+    assert remove_stale_request(tmp_path / "no such folder") is False
 
 
 def test_the_signals_are_given_back(tmp_path: Path) -> None:

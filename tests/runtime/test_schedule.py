@@ -98,12 +98,13 @@ def test_the_cadence_does_not_depend_on_the_rounds(every_images: int, rounds: li
     assert due == ends[-1] // every_images - start // every_images
 
 
-@pytest.mark.parametrize("every_kimg", [0.1, 0.3, 0.7, 0.016, 1.0, 1.1, 50.0])
+@pytest.mark.parametrize("every_kimg", [0.1, 0.3, 0.7, 0.016, 1.0, 1.1, 50.0, 0.0333, 0.0417])
 def test_a_multiple_is_due_in_the_round_that_reaches_it(every_kimg: float) -> None:
+    step = Decimal(repr(every_kimg)) * 1000
     for k in range(1, 500):
-        multiple = round(k * every_kimg * 1000)
+        multiple = math.ceil(k * step)  # the first image at or behind it
         assert crossed(every_kimg, multiple - 1, multiple), f"{multiple} images are {k} times {every_kimg} kimg"
-        assert not crossed(every_kimg, multiple, multiple + 1)
+        assert not crossed(every_kimg, multiple, math.ceil((k + 1) * step) - 1)
 
 
 def test_a_round_that_leaps_over_several_multiples_is_due_once() -> None:

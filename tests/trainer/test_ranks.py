@@ -14,7 +14,10 @@ from trainer_runs import Launch, await_that, digests, make_config, metrics
 from gandist.config import Config
 from gandist.errors import EXIT_PREEMPTED, EXIT_USER_ERROR
 
-TWENTY_ROUNDS = {"run": {"total_kimg": 0.32}, "model": {"mlp": {"generator_widths": [64], "discriminator_widths": [64]}}}
+TWENTY_ROUNDS = {
+    "run": {"total_kimg": 0.32},
+    "model": {"mlp": {"generator_widths": [64], "discriminator_widths": [64]}},
+}
 FILES = ("generator", "discriminator", "ema", "optimizer_g", "optimizer_d")
 
 
@@ -69,6 +72,17 @@ def test_two_ranks_stop_on_a_signal_to_one_and_go_on_bitwise(tmp_path: Path, lau
     finish(launch, make_config(tmp_path / "stopped", end), 2)
     finish(launch, make_config(tmp_path / "straight", end), 2)
     assert digests(tmp_path / "stopped" / "tiny") == digests(tmp_path / "straight" / "tiny")
+
+
+def test_the_average_of_two_ranks_follows_buffers_too(tmp_path: Path, launch: Launch) -> None:
+    """With a half-life of nothing the average is G itself: wrapping G must not leave the average with dead buffers."""
+    changes = {"model": {"arch": "dcgan"}, "ema": {"halflife_kimg": 0.0}, "run": {"total_kimg": 0.064}}
+    finish(launch, make_config(tmp_path, changes), 2)
+    newest = tmp_path / "tiny" / "checkpoints" / "000000064"
+    average, generator = (load_file(newest / f"{name}.safetensors") for name in ("ema", "generator"))
+    assert int(generator["layers.1.num_batches_tracked"]) == 4
+    for name, tensor in generator.items():
+        assert torch.allclose(average[name].float(), tensor.float(), rtol=1e-6), name
 
 
 def test_a_run_of_two_ranks_continues_on_one(tmp_path: Path, launch: Launch) -> None:

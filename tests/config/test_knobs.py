@@ -1,0 +1,352 @@
+"""Every declared knob is read somewhere, and another value of it changes something that can be seen."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+import gandist
+from gandist.config import Config, dump, leaves, merge, parse
+
+PACKAGE = Path(gandist.__file__).parent
+TINY: dict[str, Any] = {
+    "run": {"name": "tiny", "total_kimg": 0.032},
+    "data": {"resolution": 8, "channels": 1, "classes": [0, 1, 2, 3]},
+    "model": {
+        "arch": "mlp",
+        "latent_dim": 4,
+        "mlp": {"generator_widths": [8], "discriminator_widths": [8]},
+        "dcgan": {"generator_channels": 2, "discriminator_channels": 2},
+        "resnet": {"generator_channels": 2, "discriminator_channels": 2},
+    },
+    "optimizer": {"generator": {"lr": 0.01}, "discriminator": {"lr": 0.01}},
+    "regularizer": {"r1": {"gamma": 1.0, "interval_steps": 2}},
+    "update": {"batch_images": 8},
+    "samples": {"every_kimg": 0.016, "rows": 1, "columns": 1},
+    "checkpoint": {"every_kimg": 0.016},
+    "tracking": {"every_kimg": 0.008},
+    "ema": {"halflife_kimg": 0.01, "rampup": 0.3},
+    "execution": {"workers": 0, "precision": "fp32", "device": "cpu", "threads": 1},
+}
+
+Changes = dict[str, Any]
+
+
+def nested(path: str, value: Any) -> Changes:
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return dict(value)
+
+
+# --- what a tiny run shows -----------------------------------------------------------------------------------
+
+
+def observe(config: Config) -> str:
+    """Run the recipe and return a digest of all that it left: weights, names of files, rows, pictures."""
+    from accelerate.state import AcceleratorState
+
+    from gandist.trainer import Trainer
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert Trainer(config).train() == 0
+    found = hashlib.sha256()
+    for path in sorted(config.folder.rglob("*")):
+        found.update(str(path.relative_to(config.run.root)).encode())
+        if path.suffix in {".safetensors", ".png"}:
+            found.update(path.read_bytes())
+        if path.name == "metrics.jsonl":
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+            clock = ("time", "speed/images_per_second", "speed/data_wait_share", "memory/peak_gib")
+            kept = [{k: v for k, v in row.items() if k not in clock} for row in rows]
+            found.update(repr(kept).encode())
+    return found.hexdigest()
+
+
+# knob: another value, and the settings under which both values are looked at
+SEEN_IN_A_RUN: dict[str, tuple[Any, Changes]] = {
+    "run.name": ("other", {}),
+    "run.seed": (1, {}),
+    "run.total_kimg": (0.024, {}),
+    "data.resolution": (16, {}),
+    "data.channels": (3, {}),
+    "data.classes": ([5, 6], {}),
+    "data.hflip": (True, {}),
+    "model.arch": ("dcgan", {}),
+    "model.conditional": (True, {}),
+    "model.latent_dim": (5, {}),
+    "model.mlp.generator_widths": ([9], {}),
+    "model.mlp.discriminator_widths": ([9], {}),
+    "model.mlp.dropout": (0.0, {}),
+    "model.dcgan.generator_channels": (3, {"model": {"arch": "dcgan"}}),
+    "model.dcgan.discriminator_channels": (3, {"model": {"arch": "dcgan"}}),
+    "model.resnet.generator_channels": (3, {"model": {"arch": "resnet"}}),
+    "model.resnet.discriminator_channels": (3, {"model": {"arch": "resnet"}}),
+    "loss.kind": ("hinge", {}),
+    "loss.real_label": (0.9, {}),
+    "loss.fake_label": (0.1, {}),
+    "loss.swap_probability": (0.3, {}),
+    "regularizer.r1.gamma": (0.0, {}),
+    "regularizer.r1.interval_steps": (3, {}),
+    "regularizer.r1.schedule.shape": ("cosine", {}),
+    "regularizer.r1.schedule.warmup_kimg": (1.0, {}),
+    "regularizer.r1.schedule.begin_kimg": (0.01, {"regularizer": {"r1": {"schedule": {"shape": "linear"}}}}),
+    "regularizer.r1.schedule.end_kimg": (0.02, {"regularizer": {"r1": {"schedule": {"shape": "linear"}}}}),
+    "regularizer.r1.schedule.final": (0.5, {"regularizer": {"r1": {"schedule": {"shape": "linear"}}}}),
+    "update.batch_images": (4, {}),
+    "update.d_steps": (2, {}),
+    "ema.halflife_kimg": (0.001, {}),
+    "ema.rampup": (None, {}),
+    "samples.every_kimg": (
+        1.0,
+        {"update": {"batch_images": 500}, "run": {"total_kimg": 2.0}, "samples": {"every_kimg": 5}},
+    ),
+    "samples.columns": (2, {}),
+    "samples.rows": (2, {}),
+    "checkpoint.every_kimg": (0.008, {}),
+    "checkpoint.keep": (1, {}),
+    "tracking.every_kimg": (0.016, {}),
+    "tracking.tensorboard": (True, {}),
+    "tracking.wandb.mode": ("offline", {}),
+    "execution.precision": ("bf16", {"model": {"arch": "dcgan"}}),
+}
+for player in ("generator", "discriminator"):
+    decay = {"optimizer": {player: {"schedule": {"shape": "linear"}}}}
+    SEEN_IN_A_RUN |= {
+        f"optimizer.{player}.lr": (0.02, {}),
+        f"optimizer.{player}.beta1": (0.0, {}),
+        f"optimizer.{player}.beta2": (0.5, {}),
+        f"optimizer.{player}.eps": (0.1, {}),
+        f"optimizer.{player}.clip_norm": (0.001, {}),
+        f"optimizer.{player}.schedule.shape": ("cosine", {}),
+        f"optimizer.{player}.schedule.warmup_kimg": (1.0, {}),
+        f"optimizer.{player}.schedule.begin_kimg": (0.01, decay),
+        f"optimizer.{player}.schedule.end_kimg": (0.02, decay),
+        f"optimizer.{player}.schedule.final": (0.5, decay),
+    }
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Changes], str]:
+    """Return what the tiny run shows under some settings; each is run once."""
+    known: dict[str, str] = {}
+
+    def of(settings: Changes) -> str:
+        key = json.dumps(settings)
+        if key not in known:
+            known[key] = observe(tiny(tmp_path_factory.mktemp("plain"), settings))
+        return known[key]
+
+    return of
+
+
+def tiny(root: Path, *changes: Changes) -> Config:
+    content = merge(dump(Config()), TINY)
+    for change in ({"run": {"root": str(root)}}, *changes):
+        content = merge(content, change)
+    return parse(content, "tests")
+
+
+@pytest.mark.parametrize("knob", SEEN_IN_A_RUN)
+def test_a_run_shows_the_knob(knob: str, tmp_path: Path, plain: Callable[[Changes], str]) -> None:
+    value, settings = SEEN_IN_A_RUN[knob]
+    changed = tiny(tmp_path, settings, nested(knob, value))
+    before = next(leaf.value for leaf in leaves(tiny(tmp_path, settings)) if leaf.path == knob)
+    assert next(leaf.value for leaf in leaves(changed) if leaf.path == knob) != before
+    assert observe(changed) != plain(settings)
+
+
+def test_the_same_recipe_shows_the_same(tmp_path: Path, plain: Callable[[Changes], str]) -> None:
+    """Without this, every test above would pass for a knob that does nothing."""
+    assert observe(tiny(tmp_path)) == plain({})
+
+
+# --- knobs that change how, not what ---------------------------------------------------------------------------
+
+
+def order_of(config: Config) -> list[int]:
+    from gandist.data.order import Order
+
+    data = config.data
+    shuffle = {"chunk": data.chunk, "block": data.block, "lanes": data.lanes, "stripe": data.stripe}
+    order = Order([40, 40, 40], config.run.seed, **shuffle)
+    return [int(sample) for sample in order.locate(torch.arange(120).numpy())]
+
+
+class LoaderMadeError(Exception):
+    """Ends the look, and carries how a DataLoader was made."""
+
+
+def loader_of(config: Config, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Return the arguments that the trainer's loader gives torch's DataLoader."""
+    from gandist.trainer import Trainer
+
+    def caught(_self: object, *_given: Any, **settings: Any) -> None:
+        raise LoaderMadeError(settings)
+
+    trainer = Trainer(config)
+    monkeypatch.setattr(DataLoader, "__init__", caught)
+    with pytest.raises(LoaderMadeError) as look:
+        next(trainer._real_images())
+    settings: dict[str, Any] = look.value.args[0]
+    return settings
+
+
+def test_order_knobs(tmp_path: Path) -> None:
+    plain = order_of(tiny(tmp_path))
+    wide = {"data": {"chunk": 4, "block": 60, "lanes": 2, "stripe": 3}}
+    assert sorted(plain) == list(range(120))
+    for knob, value in (("chunk", 5), ("block", 30), ("lanes", 3), ("stripe", 7)):
+        assert order_of(tiny(tmp_path, wide)) != order_of(tiny(tmp_path, wide, {"data": {knob: value}})), knob
+
+
+def test_shards(tmp_path: Path) -> None:
+    from gandist.errors import DataError
+    from gandist.trainer import Trainer
+
+    with pytest.raises(DataError, match="nowhere"):
+        Trainer(tiny(tmp_path, {"data": {"shards": "nowhere"}}))
+
+
+def test_root(tmp_path: Path) -> None:
+    assert observe(tiny(tmp_path / "a")) == observe(tiny(tmp_path / "b"))
+    assert (tmp_path / "a" / "tiny").is_dir()
+    assert (tmp_path / "b" / "tiny").is_dir()
+
+
+def test_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        many = loader_of(tiny(tmp_path, {"execution": {"workers": 3, "prefetch_batches": 7}}), patch)
+    few = loader_of(tiny(tmp_path, {"execution": {"workers": 2, "prefetch_batches": 5}}), monkeypatch)
+    assert (many["num_workers"], few["num_workers"]) == (3, 2)
+    assert many["prefetch_factor"] != few["prefetch_factor"]
+
+
+def test_device_and_threads(tmp_path: Path) -> None:
+    from gandist.errors import MachineError
+    from gandist.trainer import Trainer
+
+    before = torch.get_num_threads()
+    try:
+        Trainer(tiny(tmp_path, {"execution": {"threads": 2}}))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    if not torch.cuda.is_available():
+        with pytest.raises(MachineError, match="no CUDA device"):
+            Trainer(tiny(tmp_path, {"execution": {"device": "cuda"}}))
+
+
+def test_determinism(tmp_path: Path) -> None:
+    from gandist.trainer import Trainer
+
+    try:
+        Trainer(tiny(tmp_path, {"execution": {"deterministic": True}}))
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_channels_last(tmp_path: Path) -> None:
+    from gandist.trainer import Trainer
+
+    dcgan = {"model": {"arch": "dcgan"}}
+    for wanted in (True, False):
+        trainer = Trainer(tiny(tmp_path, dcgan, {"execution": {"channels_last": wanted}}))
+        weight = next(p for p in trainer.game.discriminator.module.parameters() if p.ndim == 4 and p.shape[1] > 1)
+        assert weight.is_contiguous(memory_format=torch.channels_last) == wanted
+
+
+def test_compile_leaves_out_a_discriminator_with_penalties(tmp_path: Path) -> None:
+    from gandist.trainer import Trainer
+
+    compiling = {"execution": {"compile": True}}
+    free = Trainer(tiny(tmp_path, compiling, {"regularizer": {"r1": {"gamma": 0.0}}})).game
+    bound = Trainer(tiny(tmp_path, compiling)).game
+    compiled = [player.module._compiled_call_impl is not None for player in (free.generator, free.discriminator)]
+    assert compiled == [True, True]
+    compiled = [player.module._compiled_call_impl is not None for player in (bound.generator, bound.discriminator)]
+    assert compiled == [True, False]
+
+
+def test_passes(tmp_path: Path) -> None:
+    from gandist.trainer import Trainer
+
+    forwards = []
+    for micro in (None, 2):
+        trainer = Trainer(tiny(tmp_path / str(micro), {"execution": {"micro_images": micro}}))
+        calls: list[int] = []
+        trainer.game.discriminator.module.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        trainer.train()
+        forwards.append(len(calls))
+    assert forwards == [4 * 3, 4 * 4 * 3]
+
+
+def test_wandb_knobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the section says of the run's identity reaches the process that talks to W&B."""
+    from gandist.runtime import wandb_link
+
+    sent = []
+    monkeypatch.setattr(wandb_link.WandbLink, "_launch", lambda link, mode: sent.append(link._start["identity"]))
+    identity = {"project": "p", "entity": "e", "group": "g", "tags": ["t"]}
+    wandb = tiny(tmp_path, {"tracking": {"wandb": {"mode": "offline", **identity}}}).tracking.wandb
+    wandb_link.WandbLink(tmp_path, wandb, name="n", config={}, say=print)
+    assert {key: sent[0][key] for key in identity} == identity
+
+
+SEEN_ELSEWHERE = {
+    "run.root": test_root,
+    "data.shards": test_shards,
+    "data.chunk": test_order_knobs,
+    "data.block": test_order_knobs,
+    "data.lanes": test_order_knobs,
+    "data.stripe": test_order_knobs,
+    "execution.workers": test_workers,
+    "execution.prefetch_batches": test_workers,
+    "execution.device": test_device_and_threads,
+    "execution.threads": test_device_and_threads,
+    "execution.deterministic": test_determinism,
+    "execution.channels_last": test_channels_last,
+    "execution.compile": test_compile_leaves_out_a_discriminator_with_penalties,
+    "execution.micro_images": test_passes,
+    "tracking.wandb.project": test_wandb_knobs,
+    "tracking.wandb.entity": test_wandb_knobs,
+    "tracking.wandb.group": test_wandb_knobs,
+    "tracking.wandb.tags": test_wandb_knobs,
+}
+
+
+def test_no_knob_is_left_out() -> None:
+    """A knob with a single value, such as the strategy while there is one, has nothing to change."""
+    declared = {leaf.path for leaf in leaves(Config())} - {"update.strategy"}
+    assert declared == SEEN_IN_A_RUN.keys() | SEEN_ELSEWHERE.keys()
+    from gandist.adversarial.round import STRATEGIES
+
+    assert len(STRATEGIES) == 1
+
+
+def attributes(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute):
+            yield node.attr
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value  # a section handed over by the names of its fields
+
+
+def test_every_knob_is_read() -> None:
+    read = {name for path in PACKAGE.rglob("*.py") if path.name != "config.py" for name in attributes(path)}
+    for leaf in leaves(Config()):
+        assert leaf.path.rpartition(".")[2] in read | {"name", "root"}, leaf.path  # those two make Config.folder
+
+
+def test_a_schedule_of_a_value_that_is_off_changes_nothing(tmp_path: Path) -> None:
+    off = {"regularizer": {"r1": {"gamma": 0.0}}}
+    on = merge(off, {"regularizer": {"r1": {"schedule": {"shape": "linear"}}}})
+    assert observe(tiny(tmp_path / "a", off)) == observe(tiny(tmp_path / "b", on))
