@@ -294,8 +294,7 @@ class Trainer:
         if self.ranks.main:
             remove_stale_request(self.folder)
             write_status(self.folder, outcome, self.clock.images_seen, reason=stop.reason)
-            self.tracker.event(self._farewell(outcome, stop.reason))
-        self.tracker.close(outcome)
+        self.tracker.close(outcome, self._farewell(outcome, stop.reason))
         return EXIT_DONE if outcome == "done" else EXIT_PREEMPTED
 
     def _farewell(self, outcome: Outcome, reason: str | None) -> str:
@@ -309,8 +308,7 @@ class Trainer:
     def _leave_word(self, error: BaseException) -> None:
         """Say in the run folder why the run ended; the last checkpoint is as it was."""
         reason = f"{type(error).__name__}: {error}"
-        self.tracker.event(f"Failed at {self.clock.images_seen / 1000:g} kimg: {reason}")
-        self.tracker.close("failed")
+        self.tracker.close("failed", f"Failed at {self.clock.images_seen / 1000:g} kimg: {reason}")
         if self.ranks.main and (self.folder / "status.json").is_file():
             write_status(self.folder, "failed", self.clock.images_seen, reason=reason)
 

@@ -34,11 +34,18 @@ def choose_device(execution: ExecutionConfig) -> Literal["cpu", "cuda"]:
 
 
 def choose_precision(execution: ExecutionConfig, device: Literal["cpu", "cuda"]) -> Precision:
-    """Return the number format: the one asked for, else the launcher's, else bf16 where the hardware computes in it."""
-    if execution.precision != "auto":
-        return execution.precision
+    """Return the number format: the one asked for, else the launcher's, else bf16 where the hardware computes in it.
+
+    Raises:
+        MachineError: fp16 was asked for on a CPU.
+
+    """
     launched: dict[str, Precision] = {"bf16": "bf16", "fp16": "fp16"}
-    if wish := launched.get(os.environ.get("ACCELERATE_MIXED_PRECISION", "no")):
+    asked = execution.precision
+    wish = launched.get(os.environ.get("ACCELERATE_MIXED_PRECISION", "no")) if asked == "auto" else asked
+    if wish == "fp16" and device == "cpu":
+        raise MachineError("execution.precision: fp16 needs a GPU; on a CPU choose bf16, fp32 or auto.")
+    if wish:
         return wish
     if device == "cuda":
         return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp32"

@@ -61,12 +61,12 @@ class Progress:
         if self._visible:
             self._draw()
 
-    def close(self) -> None:
-        """Draw the last state and leave it standing."""
+    def finish(self) -> None:
+        """Draw the last state and leave it standing; what is said afterwards stands below it."""
         self._draw()
         if self._terminal:
             self._write("\n")
-        self._stream = None
+        self._visible = False
 
     def _measure(self, images_seen: int, now: float) -> None:
         seconds = now - self._measured_at

@@ -142,8 +142,8 @@ class AnyTracker(Protocol):
     def metrics_position(self) -> int:
         """Length of ``metrics.jsonl`` in bytes, for the checkpoint."""
 
-    def close(self, outcome: Outcome) -> None:
-        """End the session; takes at most half a minute."""
+    def close(self, outcome: Outcome, farewell: str) -> None:
+        """End the session with a last word; takes at most half a minute."""
 
 
 class Tracker:
@@ -158,7 +158,6 @@ class Tracker:
         environment: Versions, devices, world size and the like, for W&B; no secrets.
         metrics_position: What the checkpoint stored; None for a run that starts anew.
         start_images: Images seen where this session begins.
-        offline_only: Touch no network: W&B's online becomes offline.
         screen: Where progress and events are shown; standard error if None.
 
     """
@@ -174,10 +173,8 @@ class Tracker:
         environment: Mapping[str, Any],
         metrics_position: int | None,
         start_images: int,
-        offline_only: bool = False,
         screen: TextIO | None = None,
     ) -> None:
-        tracking = _offline(tracking) if offline_only else tracking
         check_tracking(tracking)
         folder.mkdir(parents=True, exist_ok=True)
         self._progress = Progress(total_images, start_images, screen if screen is not None else sys.stderr)
@@ -217,21 +214,16 @@ class Tracker:
         """Length of ``metrics.jsonl`` in bytes, for the checkpoint."""
         return self._metrics.position
 
-    def close(self, outcome: Outcome) -> None:
-        """End the session; takes at most half a minute, whatever state W&B is in."""
+    def close(self, outcome: Outcome, farewell: str) -> None:
+        """End the session with a last word; takes at most half a minute, whatever state W&B is in."""
+        self._progress.finish()
+        self.event(farewell)
         if self._wandb:
             self._wandb.close(outcome)
         if self._tensorboard:
             self._tensorboard.close()
         self._metrics.close()
-        self._progress.close()
         self._events.close()
-
-
-def _offline(tracking: TrackingConfig) -> TrackingConfig:
-    if tracking.wandb.mode != "online":
-        return tracking
-    return tracking.model_copy(update={"wandb": tracking.wandb.model_copy(update={"mode": "offline"})})
 
 
 class NullTracker:
@@ -251,5 +243,5 @@ class NullTracker:
         """Nothing is written."""
         return 0
 
-    def close(self, outcome: Outcome) -> None:
+    def close(self, outcome: Outcome, farewell: str) -> None:
         """Do nothing."""

@@ -44,7 +44,6 @@ def test_a_gpu_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) ->
         ({"avx2", "avx512f"}, None, "fp32"),
         (set(), None, "fp32"),
         ({"avx2"}, "bf16", "bf16"),
-        ({"avx512_bf16"}, "fp16", "fp16"),
         ({"avx512_bf16"}, "no", "bf16"),
     ],
 )
@@ -56,8 +55,17 @@ def test_precision_on_a_cpu(
     if launched is not None:
         monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched)
     assert machine.choose_precision(settings(), "cpu") == chosen
-    for asked in ("fp32", "bf16", "fp16"):
+    for asked in ("fp32", "bf16"):
         assert machine.choose_precision(settings(precision=asked), "cpu") == asked, "who asks gets it"
+
+
+def test_fp16_is_for_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert machine.choose_precision(settings(precision="fp16"), "cuda") == "fp16"
+    with pytest.raises(MachineError, match="fp16 needs a GPU"):
+        machine.choose_precision(settings(precision="fp16"), "cpu")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    with pytest.raises(MachineError, match="fp16 needs a GPU"):
+        machine.choose_precision(settings(), "cpu")
 
 
 @pytest.mark.parametrize(("capability", "chosen"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")])

@@ -111,7 +111,7 @@ def test_other_lines_stand_above_the_progress(terminal: Terminal) -> None:
     progress.line("saved a checkpoint")
     clock.now += 1
     progress.update(2000, METRICS)
-    progress.close()
+    progress.finish()
     terminal.new()
     started, saved, bar, rest = terminal.shown()
     assert (started, saved, rest) == ("started", "saved a checkpoint", "")
@@ -125,7 +125,7 @@ def test_elsewhere_it_is_quiet() -> None:
         clock.now += 1
         progress.update(100 * number, METRICS)
     progress.line("an event")
-    progress.close()
+    progress.finish()
     lines = stream.getvalue().splitlines()
     assert [line.split()[0] for line in lines] == ["3.0/100.0", "6.0/100.0", "9.0/100.0", "an", "10.0/100.0"]
     assert "\r" not in stream.getvalue()
@@ -162,7 +162,7 @@ def test_a_plain_terminal_gets_a_plain_bar() -> None:
     progress = Progress(10_000, 0, stream, clock)
     clock.now += 1
     progress.update(5000, {})
-    progress.close()
+    progress.finish()
     assert b"#####" in stream.buffer.getvalue()  # type: ignore[attr-defined]
 
 
@@ -174,6 +174,6 @@ def test_a_screen_that_goes_away_does_not_stop_the_run() -> None:
     os.close(reader)
     progress.line("not seen")
     progress.update(1000, METRICS)
-    progress.close()
+    progress.finish()
     with pytest.raises(BrokenPipeError):
         stream.close()

@@ -53,7 +53,7 @@ def test_a_session_in_every_place(server: Any, tmp_path: Path) -> None:
     begin.picture(3000, "samples/ema", path)
     begin.event("saved checkpoint 000003000")
     position = begin.metrics_position
-    begin.close("done")
+    begin.close("done", "the end")
 
     assert position == (folder / "metrics.jsonl").stat().st_size
     assert [(row["images_seen"], row["loss/d"]) for row in read_metrics(folder / "metrics.jsonl")] == [
@@ -76,7 +76,7 @@ def test_a_session_in_every_place(server: Any, tmp_path: Path) -> None:
 def test_a_disabled_session_leaves_nothing_of_wandb(no_wandb: Path, tmp_path: Path) -> None:
     session = tracker(tmp_path, tracking())
     session.log(64, 0, {"loss/d": 1.0})
-    session.close("done")
+    session.close("done", "the end")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["events.log", "home", "metrics.jsonl"]
 
 
@@ -85,20 +85,12 @@ def test_a_continued_session_drops_what_the_checkpoint_does_not_know(tmp_path: P
     session.log(1000, 1, {})
     known = session.metrics_position
     session.log(2000, 2, {})
-    session.close("preempted")
+    session.close("preempted", "the end")
     session = tracker(tmp_path, tracking(), metrics_position=known, start_images=1000)
     session.log(2000, 2, {})
-    session.close("done")
+    session.close("done", "the end")
     assert [row["round"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2]
     assert "1 row(s) from after the checkpoint were removed" in (tmp_path / "events.log").read_text()
-
-
-def test_offline_only_touches_no_network(server: Any, tmp_path: Path) -> None:
-    session = tracker(tmp_path, tracking("online"), offline_only=True)
-    session.log(64, 0, {})
-    session.close("done")
-    assert not server.runs
-    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
 
 
 def test_log_stays_fast_without_a_server(black_hole: None, tmp_path: Path) -> None:
@@ -108,7 +100,7 @@ def test_log_stays_fast_without_a_server(black_hole: None, tmp_path: Path) -> No
         session.log(number, number, {"loss/d": 1.0})
     assert time.monotonic() - begin < 5
     begin = time.monotonic()
-    session.close("failed")
+    session.close("failed", "the end")
     assert time.monotonic() - begin < 45
     assert len(list(read_metrics(tmp_path / "metrics.jsonl"))) == 200
     assert "offline" in (tmp_path / "events.log").read_text()
@@ -117,8 +109,8 @@ def test_log_stays_fast_without_a_server(black_hole: None, tmp_path: Path) -> No
 def test_an_event_of_several_lines_stays_one_event(tmp_path: Path) -> None:
     session = tracker(tmp_path, tracking())
     session.event("first\nsecond")
-    session.close("done")
-    assert (tmp_path / "events.log").read_text().split("  ", 1)[1] == "first\n    second\n"
+    session.close("done", "the end")
+    assert (tmp_path / "events.log").read_text().split("  ", 1)[1].startswith("first\n    second\n2")
 
 
 def test_the_other_ranks_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,10 +120,10 @@ def test_the_other_ranks_write_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     session.picture(64, "samples/ema", tmp_path / "none.png")
     session.event("nothing")
     assert session.metrics_position == 0
-    session.close("done")
+    session.close("done", "the end")
     assert not list(tmp_path.iterdir())
     taken: AnyTracker = tracker(tmp_path, tracking())
-    taken.close("done")
+    taken.close("done", "the end")
 
 
 # --- TensorBoard -------------------------------------------------------------------------------------------
@@ -153,7 +145,7 @@ def test_tensorboard_reads_back(mode: str, tmp_path: Path) -> None:
     session = tracker(tmp_path, tracking(tensorboard=True))
     session.log(640, 1, {"loss/d": 0.5, "lr/g": 0.25})
     session.picture(640, "samples/ema", path)
-    session.close("done")
+    session.close("done", "the end")
     assert scalars(tmp_path, "loss/d") == [(640, 0.5)]
     assert scalars(tmp_path, "lr/g") == [(640, 0.25)]
     (image,) = events(tmp_path).Images("samples/ema")
@@ -166,10 +158,10 @@ def test_tensorboard_hides_what_the_checkpoint_does_not_know(tmp_path: Path) -> 
     session = tracker(tmp_path, tracking(tensorboard=True))
     for number in range(1, 5):
         session.log(100 * number, number, {"loss/d": 1.0})
-    session.close("preempted")
+    session.close("preempted", "the end")
     session = tracker(tmp_path, tracking(tensorboard=True), start_images=200)
     session.log(300, 3, {"loss/d": 2.0})
-    session.close("done")
+    session.close("done", "the end")
     assert scalars(tmp_path, "loss/d") == [(100, 1.0), (200, 1.0), (300, 2.0)]
 
 

@@ -1,0 +1,45 @@
+"""Networks small enough for every resolution, and noise for those that draw."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from gandist.config import ModelConfig
+from gandist.models.build import build
+from gandist.models.contract import ImageShape, Networks
+from gandist.models.noise import RowNoise, random_layers, seed_layers
+
+CLASSES, LATENT_DIM = 3, 5
+
+
+@pytest.fixture
+def tiny() -> Callable[..., Networks]:
+    """Return a function that builds the networks of an architecture with very few channels."""
+
+    def make(arch: str, resolution: int = 16, channels: int = 3, *, classes: int = 0, seed: int = 0) -> Networks:
+        narrow = {"generator_channels": 4, "discriminator_channels": 4}
+        settings: dict[str, Any] = {
+            "arch": arch,
+            "conditional": classes > 0,
+            "latent_dim": LATENT_DIM,
+            "mlp": {"generator_widths": [9, 7], "discriminator_widths": [8, 6], "dropout": 0.5},
+            "dcgan": narrow,
+            "resnet": narrow,
+        }
+        return build(ModelConfig.model_validate(settings), ImageShape(resolution, channels), classes, seed)
+
+    return make
+
+
+@pytest.fixture
+def with_noise() -> Callable[[nn.Module, int], nn.Module]:
+    """Return a function that gives a network the draws of a pass of so many rows."""
+
+    def give(network: nn.Module, rows: int) -> nn.Module:
+        seed_layers(random_layers(network), RowNoise(torch.Generator().manual_seed(0), rows, 0, rows))
+        return network
+
+    return give
