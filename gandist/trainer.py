@@ -77,8 +77,8 @@ class Trainer:
         networks = build_networks(config, len(self.images.class_names), self.share_images)
         if self.ranks.world > 1 and (couples_batch(networks.generator) or couples_batch(networks.discriminator)):
             self.notes.append(
-                f"Batch normalisation sees the {self.share_images} images of one process at a time: unlike other layers, "
-                "it makes the number of processes part of the result."
+                f"Batch normalisation sees the {self.share_images} images of one process at a time: unlike other "
+                "layers, it makes the number of processes part of the result."
             )
         self.game, self.average = seat_players(
             config, networks, self.accelerator, self.precision, self.images.class_counts

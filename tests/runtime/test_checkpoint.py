@@ -369,6 +369,16 @@ def test_leftovers_are_swept_and_a_replaced_checkpoint_is_put_back(tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000100", "000000200", "latest"]
 
 
+def test_a_save_sweeps_up_after_one_that_failed(tmp_path: Path, parts: Make) -> None:
+    """Within one session nobody looks for the newest checkpoint in between."""
+    store = CheckpointStore(tmp_path, keep=3)
+    store.save(100, parts(100), {})
+    (tmp_path / "000000100").rename(tmp_path / ".000000100.replaced.part")
+    (tmp_path / ".000000200.4711.part").mkdir()
+    store.save(200, parts(200), {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000100", "000000200", "latest"]
+
+
 def test_other_files_in_the_folder_are_no_checkpoints(tmp_path: Path, parts: Make) -> None:
     store = CheckpointStore(tmp_path, keep=1)
     (tmp_path / "best").mkdir()
