@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from gandist.errors import ConfigError, did_you_mean
 
@@ -39,6 +39,14 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
     change: ClassVar[Change] = "refuse"  # for the knobs of this section that do not say otherwise
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse ``batch_images: true``, which pydantic would read as 1."""
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+            raise ValueError("input should not be true or false")
+        return value
 
 
 class Schedule(Section):
@@ -309,7 +317,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a text file ({error}).") from None
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, _UniqueKeys)  # a safe loader
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if content is None:
@@ -317,6 +325,18 @@ def read_recipe(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: a recipe is a mapping of sections, this is a {type(content).__name__}.")
     return content
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """A safe loader for which a key that occurs twice in a mapping is an error, not the last one's value."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} occurs twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def parse(content: Mapping[str, Any], where: str) -> Config:

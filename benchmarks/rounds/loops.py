@@ -125,8 +125,8 @@ def fresh_unfrozen(pair: Pair, real: Tensor) -> None:
 def retained(pair: Pair, real: Tensor) -> None:
     """Share D's forward on the fakes between both losses by keeping its graph, then move both networks.
 
-    Old tutorials moved D between the two backward passes, which PyTorch refuses since 1.5. Moved to the end it runs,
-    but each loss leaves its gradient in both networks: each is dropped or stored away at the expense of a full pass.
+    Old code moved D between the two backward passes, which PyTorch refuses since 1.5. With both steps at the end it
+    runs, but each backward pass computes gradients for both networks, and half of them must be dropped.
     """
     with pair.casts():
         fake = pair.fake(len(real))

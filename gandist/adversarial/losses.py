@@ -45,6 +45,8 @@ class AdversarialLoss:
     ) -> Float[Tensor, ""]:
         """Return D's mean cost for ``logits`` whose probability of counting as real is ``target``."""
         logits = logits.float()
+        if isinstance(target, float) and target in (0.0, 1.0):  # a hard label leaves one of the two costs
+            return (self.as_real(logits) if target else self.as_fake(logits)).mean()
         return (target * self.as_real(logits) + (1 - target) * self.as_fake(logits)).mean()
 
     def generator(self, fake_logits: Float[Tensor, " batch"]) -> Float[Tensor, ""]:

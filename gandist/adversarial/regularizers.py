@@ -29,8 +29,10 @@ def r1(real: Images, real_logits: Logits, loss_scale: float = 1.0) -> Float[Tens
 def input_gradient(x: Images, logits: Logits, loss_scale: float = 1.0) -> Images:
     """Return the gradient of each image's logit by the image, itself differentiable.
 
-    It is taken of logits times ``loss_scale``, and divided by that again, so that it survives fp16.
+    It is taken of scaled logits and scaled back, so that it survives fp16: by ``loss_scale``, but by no more than
+    4096, since the scale itself is the first number of this backward pass and fp16 ends at 65504.
     """
+    loss_scale = min(loss_scale, 4096.0)
     (gradient,) = torch.autograd.grad((logits * loss_scale).sum(), x, create_graph=True)
     return gradient.float() / loss_scale
 

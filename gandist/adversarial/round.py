@@ -203,7 +203,7 @@ class Round:
                     value = regularizer.penalty(x, real_logits, player.loss_scale)
                     measured[f"penalty/{regularizer.name}"] = value.detach()
                     loss = loss + regularizer.scale(self.images_seen) * value
-                player.backward(player.scaled(loss * share))
+                player.backward(player.scaled(loss if share == 1 else loss * share))
             _add(totals, measured, share)
         norm, self.discriminator_moved = player.step(self.observe)
         self.statistics |= totals if norm is None else {**totals, "grad_norm/d": norm}
@@ -225,7 +225,7 @@ class Round:
                     fake = fakes if fakes is not None else self.generate(latents, rows, site, graph=True)
                     fake_logits = self._judge(judge.module, fake, _cut(latents.c, rows), f"{site}.judged", rows)
                     loss = self.game.loss.generator(fake_logits)
-                    player.backward(player.scaled(loss * share))
+                    player.backward(player.scaled(loss if share == 1 else loss * share))
                 _add(totals, {"loss/g": loss.detach()}, share)
         norm, self.generator_moved = player.step(self.observe)
         self.statistics |= totals if norm is None else {**totals, "grad_norm/g": norm}
@@ -327,4 +327,5 @@ def _cut(c: Tensor | None, rows: slice) -> Tensor | None:
 
 def _add(totals: Statistics, measured: Statistics, share: float) -> None:
     for name, value in measured.items():
-        totals[name] = totals[name] + value * share if name in totals else value * share
+        part = value if share == 1 else value * share
+        totals[name] = totals[name] + part if name in totals else part

@@ -50,6 +50,7 @@ RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
             ["regularizer.r1.schedule", "end_kimg 4 must be above begin_kimg 5"],
         ),
         ({"data": 3}, ["data", "not 3"]),
+        ({"update": {"batch_images": True}}, ["update.batch_images", "not be true or false", "not True"]),
     ],
 )
 def test_a_fault_is_named_with_its_place_and_value(content: dict[str, Any], words: list[str]) -> None:
@@ -72,7 +73,12 @@ def test_files_that_are_no_recipes(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     with pytest.raises(ConfigError, match="no such recipe file"):
         read_recipe(recipe)
-    for content, word in (("a: [", "not YAML"), ("[1]", "this is a list"), ("a: !!python/name:os.system", "not YAML")):
+    for content, word in (
+        ("a: [", "not YAML"),
+        ("[1]", "this is a list"),
+        ("a: !!python/name:os.system", "not YAML"),
+        ("a: 1\na: 2", "'a' occurs twice"),
+    ):
         recipe.write_text(content)
         with pytest.raises(ConfigError, match=word):
             read_recipe(recipe)

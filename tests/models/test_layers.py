@@ -173,6 +173,15 @@ def test_a_share_is_dropped_and_the_mean_is_kept(probability: float) -> None:
     assert out[out != 0].unique().tolist() == pytest.approx([1 / (1 - probability)], rel=1e-6)
 
 
+def test_every_element_is_dropped_by_itself() -> None:
+    """Other than in nn.Dropout2d, the positions of a channel do not share their fate."""
+    mask = dropped(Dropout(0.5).train(), torch.ones(2, 3, 16, 16), batch=2, start=0) != 0
+    assert mask.shape == (2, 3, 16, 16)
+    for plane in mask.flatten(0, 1):
+        assert plane.any()
+        assert not plane.all()
+
+
 def test_nothing_is_dropped_in_evaluation_or_at_probability_zero() -> None:
     x = torch.rand(3, 4)
     assert torch.equal(Dropout(0.5).eval()(x), x)
