@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import gandist
-from gandist.errors import ConfigError, GandistError
+from gandist.errors import ConfigError, GandistError, did_you_mean
 
 TRAIN_USAGE = "gandist train [CONFIG] [--debug] [--accept KNOB] [--restart-data]"
 TRAIN_HELP = """\
@@ -23,14 +23,15 @@ Train, or continue, the run of a recipe (without CONFIG: the embedded demo).
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; return the exit code (see :mod:`gandist.errors`)."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    own_flags = {"prepare": prepare, "train": train, "config": config}
     try:
-        if words[:1] == ["train"]:
-            return train(words[1:])
-        if words[:1] == ["config"]:
-            return config(words[1:])
-        if words[:1] == ["prepare"]:
-            return prepare(words[1:])
+        if words[0] in own_flags:
+            return own_flags[words[0]](words[1:])
+        if not words[0].startswith("-") and words[0] not in (verbs := [*own_flags, "sample"]):
+            raise ConfigError(
+                f"{words[0]}: no such verb.{did_you_mean(words[0], verbs)} There are: {', '.join(verbs)}."
+            )
         chosen = _parser().parse_args(words)
         code: int = chosen.run(chosen)
         return code

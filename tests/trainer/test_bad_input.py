@@ -138,3 +138,7 @@ def test_another_configuration_in_the_run_folder(tmp_path: Path, capsys: pytest.
 def test_nothing_to_sample_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no such run" in complaint(capsys, ["sample", str(tmp_path / "nowhere")])
     assert "no ema.safetensors" in complaint(capsys, ["sample", str(tmp_path)])
+
+
+def test_a_verb_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Did you mean 'train'?" in complaint(capsys, ["trian"])
