@@ -86,11 +86,11 @@ def config(words: Sequence[str]) -> int:
         description="Print the resolved recipe; with --explain every knob in a table; with --folder the run's folder.",
     )
     if "--folder" in switches:
-        print(resolved.folder)
+        _print(str(resolved.folder))
     elif "--explain" in switches:
-        print(explain(resolved, recipe or embedded_recipe(), flags))
+        _print(explain(resolved, recipe or embedded_recipe(), flags))
     else:
-        print(to_yaml(resolved), end="")
+        _print(to_yaml(resolved).rstrip())
     return 0
 
 
@@ -103,6 +103,14 @@ def prepare(words: Sequence[str]) -> int:
     positional = tyro.conf.PositionalRequiredArgs
     print(tyro.cli(make_shards, args=list(words), prog="gandist prepare", config=(positional,)))
     return 0
+
+
+def _print(text: str) -> None:
+    """Print, unless whoever reads, such as ``head``, has read enough."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is to be flushed at exit
 
 
 def _split(words: Sequence[str], known: set[str]) -> tuple[Path | None, list[str], set[str], list[str]]:

@@ -254,3 +254,10 @@ def test_config_verb_takes_the_words_of_a_training_command(capsys: pytest.Captur
     words = ["--accept", "loss.kind", "--restart-data", "--debug", "--run.name", "x", "--folder"]
     assert main(["config", *words]) == 0
     assert capsys.readouterr().out == "runs/x\n"
+
+
+def test_a_reader_that_has_read_enough_is_no_error() -> None:
+    command = f"{sys.executable} -m gandist.cli config --explain | head -n 1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("knob")
