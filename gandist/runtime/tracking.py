@@ -23,7 +23,8 @@ from gandist.config import TrackingConfig
 from gandist.errors import MachineError
 from gandist.runtime.metrics_log import MetricsLog
 from gandist.runtime.progress import Progress
-from gandist.runtime.wandb_link import Outcome, WandbLink
+from gandist.runtime.status import Outcome
+from gandist.runtime.wandb_link import WandbLink
 
 # --- before a run ------------------------------------------------------------------------------------------
 

@@ -24,19 +24,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from gandist.config import WandbConfig
 from gandist.errors import MachineError
 from gandist.runtime.files import write_text
+from gandist.runtime.status import Outcome
 
 CAPACITY = 20_000  # rows and pictures that wait, some ten MB
 CONNECT_SECONDS = 60.0  # before an online session is written offline
 CONNECT_GRACE_SECONDS = 5.0  # the same once the trainer wants to end
 CLOSE_SECONDS = 25.0  # for handing in the rest at the end
 _IN_TRANSIT_BYTES = 1 << 16
-
-Outcome = Literal["done", "preempted", "failed"]
 
 
 def wandb_run_id(folder: Path) -> str:

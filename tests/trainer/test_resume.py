@@ -90,7 +90,7 @@ def test_a_request_to_stop_saves_and_the_rerun_goes_on_exactly(
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) -> None:
     config = make_config(tmp_path / "damaged")
     straight = play(config)
-    whole = digests(straight.folder)
+    whole, rows = digests(straight.folder), metrics(straight.folder)
     weights = config.folder / "checkpoints" / "000000320" / "generator.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
@@ -99,6 +99,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) 
     assert again.resumed_at == 240
     assert "digest" in (config.folder / "events.log").read_text()
     assert digests(config.folder) == whole
+    assert metrics(config.folder) == rows, "240 images lie between two rows: the half-filled row is in the checkpoint"
 
 
 def test_no_whole_checkpoint_is_an_error_and_not_a_new_start(tmp_path: Path) -> None:
@@ -159,3 +160,22 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path: Path, monkeypa
     play(config)
     assert "free some space" in (config.folder / "events.log").read_text()
     assert [p.name for p in sorted(config.folder.glob("checkpoints/0*"))] == ["000000160", "000000240", "000000320"]
+
+
+def test_a_last_save_that_fails_is_not_a_finished_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    from gandist.runtime import checkpoint
+
+    def full(*_arguments: object, **_more: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    config = make_config(tmp_path, {"checkpoint": {"every_kimg": 1000.0}})
+    trainer = Trainer(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", full)
+        with pytest.raises(CheckpointError, match="free some space"):
+            trainer.train()
+    assert '"failed"' in (config.folder / "status.json").read_text()
+    play(config)
+    assert '"done"' in (config.folder / "status.json").read_text()
