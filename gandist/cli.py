@@ -98,7 +98,7 @@ def prepare(words: Sequence[str]) -> int:
     """``gandist prepare``: make a folder of indexed shards from images."""
     import tyro
 
-    from gandist.data.prepare import prepare as make_shards
+    from gandist.data.making.prepare import prepare as make_shards
 
     positional = tyro.conf.PositionalRequiredArgs
     print(tyro.cli(make_shards, args=list(words), prog="gandist prepare", config=(positional,)))

@@ -11,7 +11,8 @@ from typing import Any
 from gandist.adversarial.round import STRATEGIES, Draws, Player, Real, Round
 from gandist.assembly import build_networks, open_accelerator, seat_players
 from gandist.config import AdamConfig, Config, differences, dump, to_yaml
-from gandist.data.loader import Batch, batches, check_divides, open_images
+from gandist.data.images import open_images
+from gandist.data.loader import Batch, batches, check_divides
 from gandist.errors import EXIT_DONE, EXIT_PREEMPTED, CheckpointError, ConfigError, ResumeError
 from gandist.evaluation.sample import GeneratorCard, draw, fixed_latents, save_grid
 from gandist.models.contract import ImageShape

@@ -32,7 +32,8 @@ from torch.utils.data import DataLoader, Dataset
 from gandist.adversarial.losses import LOSSES, Targets
 from gandist.adversarial.round import STRATEGIES, Draws, Game, Player, Real, Round
 from gandist.config import Config, parse
-from gandist.data.images import ImageSet, open_images
+from gandist.data.image_set import ImageSet
+from gandist.data.images import open_images
 from gandist.models.build import build
 from gandist.models.contract import ImageShape, Networks
 from gandist.runtime import rng

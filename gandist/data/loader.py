@@ -18,12 +18,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from gandist.data.images import ImageSet, open_images
+from gandist.data.image_set import ImageSet
 from gandist.data.order import coins
 from gandist.data.processes import begin_worker, worker_context
 from gandist.errors import ConfigError, DataError, MachineError, RunError
-
-__all__ = ["Batch", "ImageSet", "batches", "check_divides", "open_images", "warm_up"]
 
 _SHARED_MEMORY = "/dev/shm"  # where workers put batches for the trainer
 

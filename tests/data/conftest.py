@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from pictures import fill
 
-from gandist.data.prepare import prepare
+from gandist.data.making.prepare import prepare
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from gandist.config import DataConfig
-from gandist.data.images import ImageSet, open_images
+from gandist.data.image_set import ImageSet
+from gandist.data.images import open_images
 
 
 def picture(size: tuple[int, int] = (8, 8), channels: int = 3, seed: int = 0) -> Image.Image:

@@ -15,8 +15,8 @@ from pictures import picture, png
 from PIL import Image, ImageDraw
 
 from gandist.data.decode import Decoder
-from gandist.data.payload import Broken, Payload, Pixels, WholeFile, ZipMember
-from gandist.data.pixels import PIXEL_LIMIT, Recipe, Rejected, make, make_all
+from gandist.data.making.payload import Broken, Payload, Pixels, WholeFile, ZipMember
+from gandist.data.making.pixels import PIXEL_LIMIT, Recipe, Rejected, make, make_all
 
 CROP = Recipe(8, 3, "crop", "lanczos", "npy", 95, False)
 GREY = Recipe(8, 1, "crop", "lanczos", "npy", 95, False)

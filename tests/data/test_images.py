@@ -9,8 +9,9 @@ from pictures import fill, opened, picture
 from PIL import Image
 
 from gandist.data.decode import DecodeError, Decoder, npy_header
-from gandist.data.prepare import prepare
-from gandist.data.store import Store
+from gandist.data.making.prepare import prepare
+from gandist.data.shards.index import Shard
+from gandist.data.shards.store import LocalPlaces, Store
 from gandist.errors import DataError
 
 
@@ -184,7 +185,7 @@ def test_the_store_keeps_few_files_open(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}" for number in range(300)]
     for number, path in enumerate(paths):
         path.write_bytes(b"%04d" % number)
-    store = Store(paths, [4] * 300)
+    store = Store(LocalPlaces(tmp_path, [Shard(path.name, 4, 1, None) for path in paths]))
     before = open_files()
     for number in (*range(300), *range(299, -1, -1)):
         assert store.read(number, 0, 4) == b"%04d" % number
@@ -198,7 +199,7 @@ def test_the_store_keeps_few_files_open(tmp_path: Path) -> None:
 
 def test_the_store_goes_on_after_a_passing_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_bytes(b"abcd")
-    store = Store([tmp_path / "a"], [4])
+    store = Store(LocalPlaces(tmp_path, [Shard("a", 4, 1, None)]))
     failures = [OSError(116, "Stale file handle"), OSError(5, "Input/output error")]
     pread = os.pread
 
@@ -208,7 +209,7 @@ def test_the_store_goes_on_after_a_passing_error(tmp_path: Path, monkeypatch: py
         return pread(descriptor, size, offset)
 
     monkeypatch.setattr(os, "pread", flaky)
-    monkeypatch.setattr("gandist.data.store._FIRST_PAUSE_SECONDS", 0)
+    monkeypatch.setattr("gandist.data.shards.store._FIRST_PAUSE_SECONDS", 0)
     assert store.read(0, 1, 2) == b"bc"
     failures += [OSError(5, "Input/output error")] * 3
     with pytest.raises(DataError, match=r"a: cannot be read \(Input/output error\)"):

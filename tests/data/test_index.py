@@ -11,7 +11,8 @@ import webdataset
 from pictures import everything_under, opened
 from safetensors.numpy import load_file, save
 
-from gandist.data.index import INDEX_NAME, TENSORS_NAME, keep, read_index, write_index
+from gandist.data.shards.index import keep
+from gandist.data.shards.index_files import INDEX_NAME, TENSORS_NAME, read_index, write_index
 from gandist.errors import DataError
 
 

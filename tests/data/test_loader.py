@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import opened
 
-from gandist.data.images import ImageSet
+from gandist.data.image_set import ImageSet
 from gandist.data.loader import Batch, batches, check_divides, warm_up
 from gandist.data.order import coins
 from gandist.errors import ConfigError, DataError, MachineError, RunError
@@ -178,7 +178,8 @@ def alive(pid: int) -> bool:
 PLAY = """
 import sys, itertools, signal
 from gandist.config import DataConfig
-from gandist.data.loader import batches, open_images
+from gandist.data.images import open_images
+from gandist.data.loader import batches
 
 if __name__ == "__main__":
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):

@@ -17,9 +17,9 @@ import pytest
 from pictures import everything_under, fill, opened, picture, png
 from PIL import Image
 
-from gandist.data import prepare as prepare_module
-from gandist.data.index import INDEX_NAME, read_index
-from gandist.data.prepare import Summary, prepare
+from gandist.data.making import prepare as prepare_module
+from gandist.data.making.prepare import Summary, prepare
+from gandist.data.shards.index_files import INDEX_NAME, read_index
 from gandist.errors import ConfigError, DataError, MachineError
 
 
@@ -29,8 +29,8 @@ def prepared(source: Path | str, destination: Path, **options: Any) -> Summary:
 
 def test_every_run_writes_the_same_bytes(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice, a day later, and with two processes that take turns."""
-    monkeypatch.setattr("gandist.data.write._WORTH_A_POOL", 1)
-    monkeypatch.setattr("gandist.data.write._TASK_IMAGES", 2)
+    monkeypatch.setattr("gandist.data.making.write._WORTH_A_POOL", 1)
+    monkeypatch.setattr("gandist.data.making.write._TASK_IMAGES", 2)
     for kind in ("npy", "png", "webp", "jpeg"):
         prepared(photos, tmp_path / kind / "one", format=kind)
         with monkeypatch.context() as later:
@@ -192,7 +192,7 @@ def test_unusable_images_fail_with_names_unless_allowed(tmp_path: Path, monkeypa
     assert "4 rejected" in str(summary)
     index = read_index(tmp_path / "d")
     assert [entry["name"] for entry in index.rejected] == [name for name, _ in summary.rejected]
-    monkeypatch.setattr("gandist.data.write._WORTH_A_POOL", 1)
+    monkeypatch.setattr("gandist.data.making.write._WORTH_A_POOL", 1)
     prepared(source, tmp_path / "pool", max_rejected=4, workers=1)
     assert everything_under(tmp_path / "pool") == everything_under(tmp_path / "d")
 
@@ -248,7 +248,7 @@ def test_a_full_disk_is_said_and_cleaned_up(tmp_path: Path, photos: Path, monkey
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from gandist.data.prepare import prepare
+from gandist.data.making.prepare import prepare
 from gandist.errors import MachineError
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -299,7 +299,7 @@ def test_folders_that_cannot_be_written_are_named(tmp_path: Path, photos: Path) 
 INTERRUPTED = """
 import sys
 from pathlib import Path
-from gandist.data.prepare import prepare
+from gandist.data.making.prepare import prepare
 
 if __name__ == "__main__":
     print("begun", flush=True)
@@ -368,7 +368,7 @@ def test_two_runs_to_one_place_do_not_mix(tmp_path: Path, photos: Path, monkeypa
 
 
 def test_a_dead_worker_is_said_and_cleaned_up(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gandist.data.write._WORTH_A_POOL", 1)
+    monkeypatch.setattr("gandist.data.making.write._WORTH_A_POOL", 1)
     submit = ProcessPoolExecutor.submit
     monkeypatch.setattr(ProcessPoolExecutor, "submit", lambda pool, *_: submit(pool, os._exit, 9))
     refuses(MachineError, "A process that makes images died", photos, tmp_path / "d", workers=1)

@@ -8,9 +8,9 @@ import pytest
 from pictures import opened
 from PIL import Image
 
-from gandist.data.idx import read_pair
-from gandist.data.prepare import prepare
-from gandist.data.sources import FASHION_CLASSES
+from gandist.data.making.idx import read_pair
+from gandist.data.making.prepare import prepare
+from gandist.data.making.sources import FASHION_CLASSES
 
 pytestmark = pytest.mark.realdata
 

@@ -14,8 +14,8 @@ import pytest
 from pictures import fill, picture, png, tar_of
 from PIL import Image
 
-from gandist.data.payload import Payload, Pixels
-from gandist.data.sources import FASHION_CLASSES, Source, open_source
+from gandist.data.making.payload import Payload, Pixels
+from gandist.data.making.sources import FASHION_CLASSES, Source, open_source
 from gandist.errors import DataError
 
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pictures import png, tar_of
 
-from gandist.data import tar
-from gandist.data.scan import samples, scan
+from gandist.data.shards import tar
+from gandist.data.shards.scan import samples, scan
 from gandist.errors import DataError
 
 name = st.text(st.characters(exclude_characters="\0/", exclude_categories=("Cs",)), min_size=1, max_size=30)

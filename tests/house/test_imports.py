@@ -31,7 +31,7 @@ ROW = {unit: number for number, row in enumerate(PICTURE) for unit in row}
 DOORS = {
     "accelerate": {"assembly.py"},
     "wandb": {"runtime/wandb_run.py"},
-    "safetensors": {"runtime/checkpoint.py", "data/index.py"},
+    "safetensors": {"runtime/checkpoint.py", "data/shards/index_files.py"},
     "yaml": {"config.py", "cli.py"},
     "pydantic": {"config.py", "cli.py"},
     "pydantic_core": {"config.py", "cli.py"},

@@ -71,7 +71,7 @@ def test_classes_wanted_of_images_without_labels(tmp_path: Path, capsys: pytest.
     import numpy as np
     from PIL import Image
 
-    from gandist.data.prepare import prepare
+    from gandist.data.making.prepare import prepare
 
     (tmp_path / "loose").mkdir()
     for n in range(4):

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from gandist.data import tar
-from gandist.data.payload import DEFLATED, STORED, Payload, TarMember, WholeFile, ZipMember
+from gandist.data.making.payload import DEFLATED, STORED, Payload, TarMember, WholeFile, ZipMember
+from gandist.data.shards import tar
 from gandist.errors import DataError
 
 IMAGE_ENDINGS = frozenset(

@@ -14,13 +14,14 @@ from typing import Literal
 import numpy as np
 
 from gandist.data.decode import npy_header
-from gandist.data.index import Index, write_index
+from gandist.data.making.pixels import EXTENSIONS, Format, Recipe, Resample
+from gandist.data.making.publish import check_free, published
+from gandist.data.making.sources import Source, open_source
+from gandist.data.making.write import SHOWN, Limits, Written, printable, write_shards
 from gandist.data.order import Ints, perm
-from gandist.data.pixels import EXTENSIONS, Format, Recipe, Resample
-from gandist.data.publish import check_free, published
-from gandist.data.scan import scan
-from gandist.data.sources import Source, open_source
-from gandist.data.write import SHOWN, Limits, Written, printable, write_shards
+from gandist.data.shards.index import Index
+from gandist.data.shards.index_files import write_index
+from gandist.data.shards.scan import scan
 from gandist.errors import ConfigError, DataError, MachineError, did_you_mean
 
 PREVIEW_NAME = "preview.png"
@@ -231,6 +232,7 @@ def _index(source: Source, recipe: Recipe, class_names: tuple[str, ...], written
         image_ext=(extension,),
         class_names=class_names,
         source=source.title,
+        label_source="cls" if class_names else None,
         transform={**transform, "transparency": "white"},
         rejected=tuple({"name": printable(name), "why": why.reason} for name, why in written.rejected),
         offset=np.concatenate([each.offset for each in scans]),

@@ -19,11 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from gandist.data import glyphs, idx
-from gandist.data.files import ARCHIVE_ENDINGS, Found, archive_members, folder_files, is_archive
+from gandist.data import glyphs
+from gandist.data.making import idx
+from gandist.data.making.files import ARCHIVE_ENDINGS, Found, archive_members, folder_files, is_archive
+from gandist.data.making.payload import Payload, Pixels
+from gandist.data.making.pixels import Fit
 from gandist.data.order import Ints
-from gandist.data.payload import Payload, Pixels
-from gandist.data.pixels import Fit
 from gandist.errors import DataError, did_you_mean
 
 FASHION_CLASSES = (
@@ -79,7 +80,7 @@ def open_source(text: str, scratch: Path, *, resolution: int, channels: int, see
     if prefix in ("mnist", "fashion-mnist") and rest:
         return _idx(prefix, rest)
     if prefix == "torchvision" and rest:
-        from gandist.data.torchvision_source import torchvision_source  # torchvision takes seconds to import
+        from gandist.data.making.torchvision_source import torchvision_source  # torchvision takes seconds to import
 
         return torchvision_source(rest, download=download)
     return _files(text, scratch)

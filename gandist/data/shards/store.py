@@ -1,4 +1,4 @@
-"""Reads pieces of local shards, with as few open files as needed."""
+"""Reads pieces of shards, with as few open files as needed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from gandist.data.shards.index import Shard
 from gandist.errors import DataError
 
 _OPEN_LIMIT = 256  # half of the smallest usual limit of a process
@@ -16,14 +17,54 @@ _TRIES = 3  # network file systems drop a handle now and then
 _FIRST_PAUSE_SECONDS = 0.1
 
 
+class Places(Protocol):
+    """Where the shards of a set are. It can be sent to another process."""
+
+    def open(self, shard: int) -> int:
+        """Return a new file descriptor of a shard, which has the size that the index recorded.
+
+        Raises:
+            DataError: the shard has another size, or cannot be had at all.
+            OSError: it cannot be read just now.
+
+        """
+
+    def name(self, shard: int) -> str:
+        """Return what to call a shard in a message."""
+
+
+class LocalPlaces:
+    """Shards below a folder."""
+
+    def __init__(self, folder: Path, shards: Sequence[Shard]) -> None:
+        self._folder = folder.absolute()  # a worker may be elsewhere
+        self._shards = [(shard.url, shard.bytes) for shard in shards]
+
+    def open(self, shard: int) -> int:
+        """Return a new file descriptor of a shard, after a look at its size."""
+        url, size = self._shards[shard]
+        path = self._folder / url
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            check_size(path, os.fstat(descriptor).st_size, size)
+        except DataError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def name(self, shard: int) -> str:
+        """Return the shard's path."""
+        return str(self._folder / self._shards[shard][0])
+
+
 class Store:
-    """The shards of one set, opened when first read from and checked against the size that the index recorded.
+    """The shards of one set, opened when first read from.
 
     Safe to copy into another process, by pickling or forking: open files are not shared.
     """
 
-    def __init__(self, paths: Sequence[Path], sizes: Sequence[int]) -> None:
-        self._paths, self._sizes = list(paths), list(sizes)
+    def __init__(self, places: Places) -> None:
+        self._places = places
         self._open: OrderedDict[int, int] = OrderedDict()  # shard number -> file descriptor
         self._owner = os.getpid()
 
@@ -41,11 +82,15 @@ class Store:
             except OSError as error:
                 self._forget(shard)
                 if attempt + 1 == _TRIES or isinstance(error, FileNotFoundError):
-                    raise DataError(f"{self._paths[shard]}: cannot be read ({error.strerror or error}).") from error
+                    raise DataError(f"{self.name(shard)}: cannot be read ({error.strerror or error}).") from error
                 time.sleep(_FIRST_PAUSE_SECONDS * 4**attempt)
         if len(data) != size:
-            raise DataError(f"{self._paths[shard]}: ends at byte {offset + len(data)}; it changed while it was read.")
+            raise DataError(f"{self.name(shard)}: ends at byte {offset + len(data)}; it changed while it was read.")
         return data
+
+    def name(self, shard: int) -> str:
+        """Return what to call a shard in a message."""
+        return self._places.name(shard)
 
     def close(self) -> None:
         """Close every open file."""
@@ -59,9 +104,7 @@ class Store:
         if descriptor is not None:
             self._open.move_to_end(shard)
             return descriptor
-        descriptor = os.open(self._paths[shard], os.O_RDONLY | os.O_CLOEXEC)
-        self._open[shard] = descriptor
-        check_size(self._paths[shard], os.fstat(descriptor).st_size, self._sizes[shard])
+        descriptor = self._open[shard] = self._places.open(shard)
         if len(self._open) > _OPEN_LIMIT:
             self._forget(next(iter(self._open)))
         return descriptor
@@ -72,7 +115,7 @@ class Store:
             os.close(descriptor)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"paths": self._paths, "sizes": self._sizes}
+        return {"places": self._places}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]

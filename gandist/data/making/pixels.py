@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gandist.data.decode import npy_header
-from gandist.data.payload import Payload, PayloadError, Pixels
+from gandist.data.making.payload import Payload, PayloadError, Pixels
 
 PIXEL_LIMIT = 1 << 24
 """Images with more pixels are rejected before they are decoded."""

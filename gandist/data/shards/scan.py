@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gandist.data import tar
-from gandist.data.index import Shard
 from gandist.data.order import Ints
+from gandist.data.shards import tar
+from gandist.data.shards.index import Shard
 from gandist.errors import DataError
 
 LABEL_FIELD = "cls"

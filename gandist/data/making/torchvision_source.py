@@ -10,10 +10,10 @@ import numpy as np
 import torchvision.datasets
 from PIL import Image
 
+from gandist.data.making.payload import Broken, Payload, PayloadError, Pixels
+from gandist.data.making.pixels import flatten
+from gandist.data.making.sources import Source
 from gandist.data.order import Ints
-from gandist.data.payload import Broken, Payload, PayloadError, Pixels
-from gandist.data.pixels import flatten
-from gandist.data.sources import Source
 from gandist.errors import DataError, did_you_mean
 
 _LABEL_ATTRIBUTES = ("targets", "labels", "_labels")  # where torchvision's sets keep them

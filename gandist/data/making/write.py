@@ -16,14 +16,14 @@ from typing import BinaryIO, Self
 import numpy as np
 from tqdm import tqdm
 
-from gandist.data import pixels
 from gandist.data.decode import Decoder
+from gandist.data.making import pixels
+from gandist.data.making.pixels import EXTENSIONS, Recipe, Rejected
+from gandist.data.making.preview import Preview
+from gandist.data.making.sources import Source
 from gandist.data.order import Ints
-from gandist.data.pixels import EXTENSIONS, Recipe, Rejected
-from gandist.data.preview import Preview
 from gandist.data.processes import begin_worker, worker_context
-from gandist.data.scan import LABEL_FIELD
-from gandist.data.sources import Source
+from gandist.data.shards.scan import LABEL_FIELD
 from gandist.errors import DataError, MachineError
 
 SHOWN = 10

@@ -1,135 +1,34 @@
-"""The index of a set of shards: where every image lies, its label, and a digest of it all.
+"""The two files of an index, beside its shards.
 
-Two files beside the shards. ``index.json`` lists the shards and describes the images; ``index.safetensors`` holds, for
-each sample in the order of the shards, ``offset`` (int64, of the image's bytes in its shard), ``size`` (int32, in
-bytes) and ``label`` (int32, -1 for none). Nothing in either is code, and no path in them may leave their folder.
+``index.json`` lists the shards and describes the images; ``index.safetensors`` holds, for each sample in the order of
+the shards, ``offset`` (int64, of the image's bytes in its shard), ``size`` (int32, in bytes) and ``label`` (int32, -1
+for none). Nothing in either is code, and no path in them may leave their folder.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gandist.data.order import Ints
-from gandist.data.store import check_size
+from gandist.data.shards.index import ARRAYS, Index, Shard
+from gandist.data.shards.store import check_size
 from gandist.errors import DataError
 
 INDEX_NAME = "index.json"
 TENSORS_NAME = "index.safetensors"
 FORMAT, VERSION = "gandist-index", 1
-IMAGE_EXTENSIONS = ("npy", "png", "webp", "jpg")
+IMAGE_EXTENSIONS = ("npy", "png", "webp", "jpg", "jpeg")
 
-_TENSORS = {"offset": np.int64, "size": np.int32, "label": np.int32}
 _REMEDY = "Prepare the set again, or copy both index files again from where they came."
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One shard: its path relative to the index, and what it held when it was indexed."""
-
-    url: str
-    bytes: int
-    samples: int
-    sha256: str | None
-
-
-@dataclass(frozen=True, eq=False)
-class Index:
-    """A set of shards and the places of all its samples; arrays have one entry per sample, in the order of the shards.
-
-    ``class_names`` is empty for images without labels. ``transform`` says how the images were made from their source.
-    """
-
-    shards: tuple[Shard, ...]
-    resolution: int
-    channels: Literal[1, 3]
-    image_ext: tuple[str, ...]
-    class_names: tuple[str, ...]
-    source: str
-    transform: Mapping[str, Any]
-    rejected: tuple[Mapping[str, str], ...]
-    offset: NDArray[np.int64]
-    size: NDArray[np.int32]
-    label: NDArray[np.int32]
-
-    @property
-    def samples(self) -> int:
-        """Number of samples."""
-        return len(self.offset)
-
-    @property
-    def counts(self) -> Ints:
-        """Samples in each shard."""
-        return np.array([shard.samples for shard in self.shards], dtype=np.int64)
-
-    @property
-    def class_counts(self) -> tuple[int, ...]:
-        """Samples of each class; empty where there are no labels."""
-        return tuple(np.bincount(self.label[self.label >= 0], minlength=len(self.class_names)).tolist())
-
-    @functools.cached_property
-    def digest(self) -> str:
-        """A digest of what the images are: the shards, and every sample's place and label."""
-        shards = [asdict(shard) for shard in self.shards]
-        digest = hashlib.sha256(json.dumps([self.resolution, self.channels, self.class_names, shards]).encode())
-        for name, kind in _TENSORS.items():
-            digest.update(getattr(self, name).astype(np.dtype(kind).newbyteorder("<")).tobytes())
-        return digest.hexdigest()
-
-
-@dataclass(frozen=True, eq=False)
-class Kept:
-    """The samples that a filter keeps: their numbers in the index, how many in each shard, and their labels."""
-
-    samples: Ints
-    counts: Ints
-    labels: Ints
-    class_names: tuple[str, ...]
-
-
-def keep(index: Index, classes: Sequence[int] | None) -> Kept:
-    """Return the samples of ``classes`` (all if None), labelled 0, 1, ... in the order of the class numbers.
-
-    Raises:
-        DataError: the set has no labels, has no such class, or holds no image of these classes.
-
-    """
-    if classes is None:
-        return Kept(np.arange(index.samples), index.counts, index.label.astype(np.int64), index.class_names)
-    chosen = check_classes(classes, index.class_names)
-    renumbered = np.full(len(index.class_names) + 1, -1, dtype=np.int64)  # the last entry is for label -1
-    renumbered[chosen] = np.arange(len(chosen))
-    labels = renumbered[index.label]
-    samples = np.flatnonzero(labels >= 0)
-    if not len(samples):
-        raise DataError(f"The shards hold no image of data.classes {chosen}.")
-    shard = np.searchsorted(np.cumsum(index.counts), samples, side="right")
-    counts = np.bincount(shard, minlength=len(index.shards)).astype(np.int64)
-    return Kept(samples, counts, labels[samples], tuple(index.class_names[number] for number in chosen))
-
-
-def check_classes(classes: Sequence[int], class_names: Sequence[str]) -> list[int]:
-    """Return the class numbers in rising order; a number without a class is a :class:`DataError`."""
-    if not class_names:
-        raise DataError(f"data.classes is {list(classes)}, but the images have no labels to choose by; leave it out.")
-    chosen = sorted(set(classes))
-    if wrong := [number for number in chosen if not 0 <= number < len(class_names)]:
-        known = ", ".join(f"{number} = {name}" for number, name in list(enumerate(class_names))[:20])
-        raise DataError(f"data.classes names {wrong}, but the classes are 0 to {len(class_names) - 1} ({known}).")
-    if not chosen:
-        raise DataError("data.classes is empty: name at least one class, or leave it out to train on all.")
-    return chosen
 
 
 # --- writing -----------------------------------------------------------------------------------------------
@@ -146,7 +45,7 @@ def _serialised(index: Index) -> tuple[bytes, bytes]:
     """Return the bytes of ``index.json`` and ``index.safetensors``."""
     from safetensors.numpy import save
 
-    tensors = save({name: getattr(index, name).astype(kind) for name, kind in _TENSORS.items()})
+    tensors = save({name: getattr(index, name).astype(kind) for name, kind in ARRAYS.items()})
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -155,7 +54,7 @@ def _serialised(index: Index) -> tuple[bytes, bytes]:
         "channels": index.channels,
         "transform": dict(index.transform),
         "image_ext": list(index.image_ext),
-        "label": "cls" if index.class_names else None,
+        "label": index.label_source,
         "class_names": list(index.class_names),
         "classes": {str(number): count for number, count in enumerate(index.class_counts)},
         "samples": index.samples,
@@ -195,6 +94,7 @@ def read_index(folder: Path) -> Index:
         image_ext=_strings(content, "image_ext", path),
         class_names=_strings(content, "class_names", path),
         source=_get(content, "source", str, path),
+        label_source=_get(content, "label", str, path) if content.get("label") is not None else None,
         transform=_get(content, "transform", dict, path),
         rejected=tuple(_get(content, "rejected", list, path)),
         **tensors,
@@ -251,12 +151,12 @@ def _read_tensors(path: Path, sha256: str) -> dict[str, Any]:
         tensors = load(raw)
     except SafetensorError as error:
         raise DataError(f"{path}: is not a safetensors file ({error}). {_REMEDY}") from None
-    for name, kind in _TENSORS.items():
+    for name, kind in ARRAYS.items():
         if name not in tensors:
             raise DataError(f"{path}: lacks the array {name!r}. {_REMEDY}")
         if tensors[name].dtype != kind or tensors[name].ndim != 1:
             raise DataError(f"{path}: {name!r} is {tensors[name].dtype} of shape {tensors[name].shape}. {_REMEDY}")
-    return {name: tensors[name] for name in _TENSORS}
+    return {name: tensors[name] for name in ARRAYS}
 
 
 def _get(content: Mapping[str, Any], name: str, kind: type[T], path: Path) -> T:
@@ -293,7 +193,7 @@ def _check(index: Index, samples: int, path: Path) -> None:
         if not good:
             raise DataError(f"{path}: {what}. {_REMEDY}")
 
-    lengths = {name: len(getattr(index, name)) for name in _TENSORS}
+    lengths = {name: len(getattr(index, name)) for name in ARRAYS}
     check(index.channels in (1, 3), f"'channels' is {index.channels}, not 1 or 3")
     check(index.resolution >= 1, f"'resolution' is {index.resolution}")
     check(bool(index.image_ext) and set(index.image_ext) <= set(IMAGE_EXTENSIONS), f"'image_ext' is {index.image_ext}")
