@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated, Any, get_type_hints
 
 import gandist
 from gandist.errors import ConfigError, GandistError, did_you_mean
 
-TRAIN_USAGE = "gandist train [CONFIG] [--debug] [--accept KNOB] [--restart-data]"
+TRAIN_USAGE = "gandist train [CONFIG] [--debug] [--accept KNOB] [--restart-data] [--allow-pipe]"
 TRAIN_HELP = """\
 Train, or continue, the run of a recipe (without CONFIG: the embedded demo).
 
   --debug           one device, a few tiny rounds, every check on, no network
   --accept KNOB     continue a run although this knob was changed (may be repeated)
   --restart-data    continue a run although its data is not the same
+  --allow-pipe      run the command in data.shards 'pipe:COMMAND'; only a command that you know
 """
+TRAIN_SWITCHES = {"--debug", "--restart-data", "--allow-pipe"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; return the exit code (see :mod:`gandist.errors`)."""
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    own_flags = {"prepare": prepare, "train": train, "config": config}
+    own_flags = {"prepare": prepare, "new": new, "train": train, "config": config}
     try:
         if words[0] in own_flags:
             return own_flags[words[0]](words[1:])
-        if not words[0].startswith("-") and words[0] not in (verbs := [*own_flags, "sample"]):
+        if not words[0].startswith("-") and words[0] not in (verbs := [*own_flags, "index", "sample"]):
             raise ConfigError(
                 f"{words[0]}: no such verb.{did_you_mean(words[0], verbs)} There are: {', '.join(verbs)}."
             )
@@ -55,7 +59,7 @@ def _complain(error: GandistError) -> None:
 
 def train(words: Sequence[str]) -> int:
     """``gandist train``: build the run of a recipe and play it."""
-    recipe, accepted, switches, flags = _split(words, {"--debug", "--restart-data"})
+    recipe, accepted, switches, flags = _split(words, TRAIN_SWITCHES)
     from gandist.config import check_knobs, load
 
     config = load(recipe, flags, prog=TRAIN_USAGE, description=TRAIN_HELP)
@@ -63,10 +67,11 @@ def train(words: Sequence[str]) -> int:
     if "--debug" in switches:
         from gandist import debug
 
-        return debug.train(config)
+        return debug.train(config, allow_pipe="--allow-pipe" in switches)
     from gandist.trainer import Insistence, Trainer
 
-    trainer = Trainer(config, Insistence(tuple(accepted), "--restart-data" in switches))
+    insistence = Insistence(tuple(accepted), "--restart-data" in switches)
+    trainer = Trainer(config, insistence, allow_pipe="--allow-pipe" in switches)
     try:
         return trainer.train()
     finally:
@@ -75,8 +80,8 @@ def train(words: Sequence[str]) -> int:
 
 def config(words: Sequence[str]) -> int:
     """``gandist config``: print the resolved recipe, an explanation of every knob, or the run's folder."""
-    of_train = {"--debug", "--restart-data"}  # a script asks for the folder of a whole training command
-    recipe, _, switches, flags = _split(words, {"--explain", "--folder"} | of_train)
+    # those of training too: a script asks for the folder of a whole training command
+    recipe, _, switches, flags = _split(words, {"--explain", "--folder"} | TRAIN_SWITCHES)
     from gandist.config import embedded_recipe, explain, load, to_yaml
 
     resolved = load(
@@ -96,12 +101,31 @@ def config(words: Sequence[str]) -> int:
 
 def prepare(words: Sequence[str]) -> int:
     """``gandist prepare``: make a folder of indexed shards from images."""
-    import tyro
-
     from gandist.data.making.prepare import prepare as make_shards
 
-    positional = tyro.conf.PositionalRequiredArgs
-    print(tyro.cli(make_shards, args=list(words), prog="gandist prepare", config=(positional,)))
+    return _call(make_shards, words, source="SOURCE", destination="DESTINATION")
+
+
+def new(words: Sequence[str]) -> int:
+    """``gandist new``: make shards and a recipe from somebody's images."""
+    from gandist.data.making.new import new as make_recipe
+
+    return _call(make_recipe, words, source="SOURCE", name="[NAME]")
+
+
+def _call(verb: Callable[..., object], words: Sequence[str], **places: str) -> int:
+    """Run a function whose parameters are the flags of a verb, and print what it returns; ``places`` have no flag."""
+    import tyro
+
+    def named(*arguments: Any, **flags: Any) -> object:
+        return verb(*arguments, **flags)
+
+    hints = get_type_hints(verb)
+    for name, shown in places.items():
+        hints[name] = Annotated[hints[name], tyro.conf.Positional, tyro.conf.arg(metavar=shown)]
+    named.__annotations__, named.__doc__ = hints, verb.__doc__
+    vars(named)["__signature__"] = inspect.signature(verb)
+    _print(str(tyro.cli(named, args=list(words), prog=f"gandist {verb.__name__}")))
     return 0
 
 
@@ -145,10 +169,67 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"gandist {gandist.__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     verbs.add_parser("prepare", help="make a folder of indexed shards from images", add_help=False)
+    verbs.add_parser("new", help="from a folder of images to shards and a recipe", add_help=False)
     verbs.add_parser("train", help="train, or continue, the run of a recipe", add_help=False)
     verbs.add_parser("config", help="print a resolved recipe, or explain every knob", add_help=False)
+    _index_verb(verbs)
     _sample_verb(verbs)
     return parser
+
+
+def _index_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    verb = verbs.add_parser(
+        "index",
+        help="index shards that somebody else made",
+        description="Index WebDataset shards that somebody else made; they stay as they are. "
+        "Damaged shards are named, never skipped silently.",
+        epilog="With --verify, a folder that is indexed already is compared with its index.",
+    )
+    option = verb.add_argument
+    option("shards", nargs="+", metavar="SHARDS", help="folders, tar files, https:// or s3:// urls; {000..099}, *")
+    option("--out", type=Path, metavar="DIR", help="where the index goes (default: the folder of the shards)")
+    option(
+        "--label", default="auto", help="where labels are: cls (or another field), json:KEY, folder, none; "
+        "auto takes cls, or class folders, or none (default: %(default)s)",
+    )  # fmt: skip
+    option("--image", metavar="EXT", help="the field that holds the image, where samples have several")
+    option("--resolution", type=_count, metavar="PX", help="of the images (default: that of the first)")
+    option("--class-names", type=Path, metavar="FILE", help="names of the classes, one a line; the first is class 0")
+    option("--verify", action="store_true", help="decode every image")
+    option("--salvage", action="store_true", help="take what comes before the damage in a damaged shard")
+    option("--max-rejected", type=int, default=0, metavar="N", help="unfit images to go on without (default: 0)")
+    option("--workers", type=int, metavar="N", help="processes (default: one for each core)")
+    option("--cache-dir", type=Path, metavar="DIR", help="where shards from afar are kept meanwhile")
+    option("--cache-gb", type=_gigabytes, metavar="GB", help="most that may be kept there")
+    option("--allow-http", action="store_true", help="accept http://, where nothing proves who answers")
+    verb.set_defaults(run=_index)
+
+
+def _index(chosen: argparse.Namespace) -> int:
+    from gandist.config import CacheConfig
+    from gandist.data.survey.recheck import is_indexed, recheck
+    from gandist.data.survey.survey import survey
+
+    only = Path(chosen.shards[0]).expanduser()
+    if chosen.verify and chosen.out is None and len(chosen.shards) == 1 and is_indexed(only):
+        _print(recheck(only, chosen.workers))
+        return 0
+    summary = survey(
+        chosen.shards,
+        out=chosen.out,
+        label=chosen.label,
+        image=chosen.image,
+        resolution=chosen.resolution,
+        class_names=chosen.class_names,
+        verify=chosen.verify,
+        salvage=chosen.salvage,
+        max_rejected=chosen.max_rejected,
+        workers=chosen.workers,
+        cache=CacheConfig(dir=chosen.cache_dir, gb=chosen.cache_gb),
+        allow_http=chosen.allow_http,
+    )
+    _print(str(summary))
+    return 0
 
 
 def _sample_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -176,6 +257,13 @@ def _sample(chosen: argparse.Namespace) -> int:
     save_grid(draw(generator, z, c), chosen.columns, chosen.out)
     print(f"{chosen.out}: {len(z)} images from {weights} ({card.images_seen / 1000:g} kimg)")
     return 0
+
+
+def _gigabytes(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+    return value
 
 
 def _count(text: str) -> int:

@@ -80,20 +80,43 @@ class RunConfig(Section):
     )
 
 
+class StreamConfig(Section):
+    """Shards that have no index: read as they come, without epochs and without exact resume."""
+
+    label: str = knob("none", "Where the class number is: a field such as cls, json:KEY, or none.")
+    class_count: int = knob(0, "Number of classes; 0 for none.", ge=0, le=1 << 20)
+    shuffle_images: int = knob(5000, "Images that are shuffled against each other.", unit="images", ge=1)
+
+
 class DataConfig(Section):
     """The real images and their order."""
 
     shards: str = knob(
-        "glyphs", "Folder of indexed shards, or 'glyphs' for endless made digits.", change="continue", min_length=1
+        "glyphs",
+        "Folder or URL of indexed shards; shards to stream, like DIR/{000..099}.tar; or 'glyphs', endless made digits.",
+        change="continue",
+        min_length=1,
     )
+    root: str | None = knob(
+        None, "Folder or URL below which the shards lie, when it is not where their index is.", change="continue"
+    )
+    allow_http: bool = knob(False, "Accept http:// where nothing proves who answers; https:// needs no leave.")
     resolution: int = knob(32, "Height and width of every image.", unit="px", ge=4, le=4096)
     channels: Literal[1, 3] = knob(3, "1 for greyscale, 3 for RGB.")
     classes: tuple[int, ...] | None = knob(None, "Train on these class numbers only; on all when left out.")
     hflip: bool = knob(False, "Mirror each image with probability one half.")
+    bad_images: float = knob(
+        0.0001,
+        "Share of the images that may turn out undecodable; the next of the shard takes their place.",
+        change="continue",
+        ge=0,
+        le=1,
+    )
     chunk: int = knob(32, "Neighbouring samples of a shard that stay together in the shuffle.", unit="samples", ge=1)
     block: int = knob(8192, "Samples shuffled against each other.", unit="samples", ge=1)
     lanes: int = knob(1, "Independent streams through an epoch; above 1 for nodes with separate caches.", ge=1)
     stripe: int = knob(1, "Consecutive samples taken from one lane at a time.", unit="samples", ge=1)
+    stream: StreamConfig = section(StreamConfig, "Read when shards names tar files to stream.")
 
 
 class MlpConfig(Section):
@@ -205,6 +228,14 @@ class EmaConfig(Section):
     )
 
 
+class CacheConfig(Section):
+    """Where shards from afar are kept on this node."""
+
+    change: ClassVar[Change] = "continue"
+    dir: Path | None = knob(None, "Folder on a disk of the node; below the temporary folder when left out.")
+    gb: float | None = knob(None, "Most that it may hold; no bound but the disk when left out.", unit="GB", gt=0)
+
+
 class ExecutionConfig(Section):
     """How the run is carried out; none of it changes what is computed beyond rounding."""
 
@@ -228,6 +259,7 @@ class ExecutionConfig(Section):
     )
     workers: int = knob(1, "Processes per rank that decode images; 0 decodes in the trainer.", ge=0, le=256)
     prefetch_batches: int = knob(4, "Batches that each worker keeps ready.", unit="batches", ge=1)
+    cache: CacheConfig = section(CacheConfig, "Read when shards come from afar.")
 
 
 class CheckpointConfig(Section):

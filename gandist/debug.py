@@ -44,7 +44,7 @@ def shrink(config: Config) -> Config:
     )
 
 
-def train(config: Config) -> int:
+def train(config: Config, *, allow_pipe: bool = False) -> int:
     """Run the small recipe from nothing with every check on; return the exit code.
 
     Raises:
@@ -54,7 +54,7 @@ def train(config: Config) -> int:
     """
     small = shrink(config)
     shutil.rmtree(small.folder, ignore_errors=True)
-    trainer = Trainer(small)
+    trainer = Trainer(small, allow_pipe=allow_pipe)
     if trainer.ranks.world > 1:
         raise ConfigError("--debug runs in one process: launch it with `gandist train CONFIG --debug`.")
     say = _speaker()
@@ -67,7 +67,7 @@ def train(config: Config) -> int:
         warnings.filterwarnings("ignore", message="Anomaly Detection has been enabled")  # it is what was asked for
         with torch.autograd.detect_anomaly(check_nan=True):
             code = trainer.train()
-    again = Trainer(small)
+    again = Trainer(small, allow_pipe=allow_pipe)
     say(f"saved, read back at {again.clock.images_seen} images: a rerun would go on from there")
     return code
 

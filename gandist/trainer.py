@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
+
 from gandist.adversarial.round import STRATEGIES, Draws, Player, Real, Round
 from gandist.assembly import build_networks, open_accelerator, seat_players
 from gandist.config import AdamConfig, Config, differences, dump, to_yaml
+from gandist.data.image_set import Reading
 from gandist.data.images import open_images
-from gandist.data.loader import Batch, batches, check_divides
+from gandist.data.loader import Batch, batches, check_divides, describe_reading
 from gandist.errors import EXIT_DONE, EXIT_PREEMPTED, CheckpointError, ConfigError, ResumeError
 from gandist.evaluation.sample import GeneratorCard, draw, fixed_latents, save_grid
 from gandist.models.contract import ImageShape
@@ -55,7 +58,7 @@ class Clock:
 class Trainer:
     """One run: built, or read back from its newest checkpoint, and played to its end or to a request to stop."""
 
-    def __init__(self, config: Config, insistence: Insistence | None = None) -> None:
+    def __init__(self, config: Config, insistence: Insistence | None = None, *, allow_pipe: bool = False) -> None:
         self.config = config
         self.folder = config.folder
         check_folder(config)
@@ -72,7 +75,8 @@ class Trainer:
         machine.set_threads(config.execution.threads, kind, self.ranks.world)
         check_divides(config.update.batch_images, self.ranks.world)
         self.share_images = config.update.batch_images // self.ranks.world
-        self.images = open_images(config.data, config.run.seed)
+        self.images = open_images(config.data, config.run.seed, config.execution.cache, allow_pipe=allow_pipe)
+        self.notes.extend(self.images.remarks(self._reading()))
         if self.ranks.main:
             check_tracking(config.tracking)
         networks = build_networks(config, len(self.images.class_names), self.share_images)
@@ -89,6 +93,8 @@ class Trainer:
         self.clock = Clock()
         self.window = Window()
         self.tracker: AnyTracker = NullTracker()
+        self.bad_images = self.damaged_shards = 0  # that this rank met since it started
+        self.untold: list[str] = []  # what this rank has to say in events.log, which rank 0 writes
         self.resumed_at: int | None = None
         self.metrics_bytes = self._resume(insistence or Insistence())
 
@@ -116,6 +122,7 @@ class Trainer:
             self._set_rates()
             with self.window.waiting():
                 reals = [next(stream) for _ in range(self.config.update.d_steps)]
+            self._heed(reals)
             played = self._play_round([self._to_device(batch) for batch in reals], observe=log)
             self.clock.round_index += 1
             self.clock.images_seen = after
@@ -171,6 +178,11 @@ class Trainer:
 
     # --- images ------------------------------------------------------------------------------------------------
 
+    def _reading(self) -> Reading:
+        execution = self.config.execution
+        batch_images, ahead = self.config.update.batch_images, execution.workers * execution.prefetch_batches
+        return describe_reading(batch_images, self.ranks.rank, self.ranks.world, start=0, ahead_batches=ahead)
+
     def _real_images(self) -> Iterator[Batch]:
         return batches(
             self.images,
@@ -184,6 +196,13 @@ class Trainer:
             hflip=self.config.data.hflip,
             seed=self.config.run.seed,
         )
+
+    def _heed(self, reals: Sequence[Batch]) -> None:
+        """Count the images and shards that could not be read, and keep what was said of them for the next log round."""
+        for batch in reals:
+            self.bad_images += batch.bad_images
+            self.damaged_shards += batch.damaged_shards
+            self.untold += batch.notes
 
     def _to_device(self, batch: Batch) -> Real:
         """Move a batch over and map its bytes to [-1, 1]; images arrive height first, which is channels last."""
@@ -202,9 +221,20 @@ class Trainer:
             "lr/d": self.game.discriminator.optimizer.param_groups[0]["lr"],
             **self.window.speed(),
             "memory/peak_gib": machine.peak_memory_gib(self.device),
+            **self._faults(),
         }
         self.tracker.log(self.clock.images_seen, self.clock.round_index, measured)
         self.window = Window()
+
+    def _faults(self) -> dict[str, float]:
+        """Tell what all ranks have to say of their data; return their counts since they started, where not zero."""
+        for note in self.ranks.to_main(self.untold):
+            self.tracker.event(note)
+        self.untold = []
+        counts = torch.tensor([self.bad_images, self.damaged_shards], dtype=torch.float32, device=self.device)
+        totals = (self.ranks.mean(counts) * self.ranks.world).round().tolist()
+        named = zip(("data/bad_images", "data/damaged_shards"), totals, strict=True)
+        return {name: total for name, total in named if total}
 
     def _sample(self) -> None:
         """Draw the fixed latents with the average; rank 0 alone, as every rank's average is the same."""

@@ -56,7 +56,9 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def heading(machine: dict[str, str]) -> str:
+def heading(
+    machine: dict[str, str], title: str = "What one round costs, on CPUs", script: str = "benchmarks/round.py"
+) -> str:
     """Return the top of a page of figures."""
     facts = "\n".join(f"- {name}: {value}" for name, value in machine.items())
-    return f"# What one round costs, on CPUs\n\nMeasured by `benchmarks/round.py`.\n\n{facts}\n"
+    return f"# {title}\n\nMeasured by `{script}`.\n\n{facts}\n"

@@ -311,8 +311,10 @@ def _reading(case: Case) -> Iterator[Callable[[], None]]:
     """Yield the plain loop with what a training script cannot do without: it reads its images and averages G."""
     pair = _pair(case)
     average = AveragedModel(pair.generator, multi_avg_fn=get_ema_multi_avg_fn(0.999), use_buffers=True)
+    images = open_images(_config(case).data, seed=0)
+    assert isinstance(images, ImageSet)
     loader = DataLoader(
-        _Batches(open_images(_config(case).data, seed=0), case.images),
+        _Batches(images, case.images),
         batch_size=None,
         num_workers=WORKERS,
         prefetch_factor=PREFETCH,

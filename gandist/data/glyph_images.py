@@ -26,8 +26,10 @@ class GlyphImages(ImageSet):
         parts = ("glyphs", glyphs.GLYPHS_VERSION, seed, self.resolution, self.channels, self._classes)
         self.fingerprint = hashlib.sha256(repr(parts).encode()).hexdigest()
 
-    def read(self, positions: Ints) -> tuple[Images, Ints]:
+    def read(self, positions: Ints, out: Images | None = None) -> tuple[Images, Ints]:
         """Return the images and labels at ``positions``."""
-        return glyphs.draw(
+        images = self._room(len(positions), out)
+        images[:], labels = glyphs.draw(
             positions, seed=self._seed, resolution=self.resolution, channels=self.channels, classes=self._classes
         )
+        return images, labels

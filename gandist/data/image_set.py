@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from types import TracebackType
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +13,54 @@ from numpy.typing import NDArray
 from gandist.data.order import Ints
 
 Images = NDArray[np.uint8]
+
+
+class Report(NamedTuple):
+    """What went wrong in reading and was made good: counts of bad samples and shards, and words for a person."""
+
+    bad_images: int = 0
+    notes: tuple[str, ...] = ()
+    damaged_shards: int = 0
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the ranks of a run read a set.
+
+    Attributes:
+        batch_images: size of the global batch.
+        rank: of this process.
+        world: number of ranks.
+        local_world: ranks on each node.
+        start: position of the first global batch.
+        ahead_batches: batches that may be read before the first of them is used.
+
+    """
+
+    batch_images: int
+    rank: int
+    world: int
+    local_world: int
+    start: int
+    ahead_batches: int
+
+
+class Follower:
+    """Is told how far a run has come, so that it can get ready what comes next; this one has nothing to do.
+
+    It works while its context is open.
+    """
+
+    def passed(self, position: int) -> None:
+        """Hear that the global batch at ``position`` was delivered."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
 
 
 class ImageSet(ABC):
@@ -33,10 +84,34 @@ class ImageSet(ABC):
     fingerprint: str
 
     @abstractmethod
-    def read(self, positions: Ints) -> tuple[Images, Ints]:
+    def read(self, positions: Ints, out: Images | None = None) -> tuple[Images, Ints]:
         """Return the images and labels (-1 for none) at ``positions``: shapes (n, H, W, C) and (n,).
+
+        The images are written to ``out``, of their shape and in one piece, where it is given.
 
         Raises:
             DataError: an image cannot be read or decoded; the message names its shard and byte.
 
         """
+
+    def _room(self, count: int, out: Images | None) -> Images:
+        """Return where to put so many images."""
+        shape = (count, self.resolution, self.resolution, self.channels)
+        return np.empty(shape, dtype=np.uint8) if out is None else out
+
+    def report(self) -> Report:
+        """Return what happened in this process since the last call."""
+        return Report()
+
+    def remarks(self, reading: Reading) -> tuple[str, ...]:  # noqa: ARG002 - most sets have nothing to say
+        """Return what a person should know before a run reads this set.
+
+        Raises:
+            ConfigError: this machine cannot read it in this way.
+
+        """
+        return ()
+
+    def follower(self, reading: Reading) -> Follower:  # noqa: ARG002 - most sets have nothing to get ready
+        """Return what gets ready the images that a rank reads next."""
+        return Follower()

@@ -2,28 +2,35 @@
 
 1. The trainer says at which position of the run to begin.
 2. A queue hands out the positions of global batches: ``start``, ``start + batch``, ...
-3. A worker works out its rank's slice of the batch, reads and decodes those images, and mirrors some of them.
+3. A worker works out its rank's slice of the batch, reads and decodes those images to a place on a shelf, and mirrors
+   some of them.
 4. Batches come back in the order of the queue, whichever worker was first.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
-from gandist.data.image_set import ImageSet
-from gandist.data.order import coins
+from gandist.data.image_set import Follower, Images, ImageSet, Reading
+from gandist.data.order import Ints, coins
 from gandist.data.processes import begin_worker, worker_context
-from gandist.errors import ConfigError, DataError, MachineError, RunError
+from gandist.data.shelf import Place, Shelf
+from gandist.data.stream.images import StreamedImages
+from gandist.errors import ConfigError, MachineError, RunError, UserError
+from gandist.runtime.machine import local_ranks
 
-_SHARED_MEMORY = "/dev/shm"  # where workers put batches for the trainer
+_SHARED_MEMORY = "/dev/shm"  # where workers put the batches of a stream for the trainer
+_PLACES_IN_USE = 16  # batches that the trainer may have at a time; a place costs no memory before it is used
 
 
 @dataclass(frozen=True)
@@ -34,16 +41,37 @@ class Batch:
         images: uint8, shape (batch / ranks, height, width, channels).
         labels: int64, shape (batch / ranks,); -1 where there is none.
         position: in the run, of the first image of the global batch.
+        bad_images: undecodable samples that its process met for the first time while it read this batch.
+        notes: what a person should know of the reading, each a sentence or two.
+        damaged_shards: shards of a stream that its process met and left out while it read this batch.
 
     """
 
     images: Tensor
     labels: Tensor
     position: int
+    bad_images: int = 0
+    notes: tuple[str, ...] = ()
+    damaged_shards: int = 0
+
+
+class Parcel(NamedTuple):
+    """A batch on its way from the process that read it; its fields are those of :class:`Batch`.
+
+    Images lie on a shelf, if one of its places is free. Arrays travel by value; a tensor costs a handshake between the
+    processes to share its memory.
+    """
+
+    images: Place | Images | Tensor
+    labels: Ints
+    position: int
+    bad_images: int = 0
+    notes: tuple[str, ...] = ()
+    damaged_shards: int = 0
 
 
 def batches(
-    images: ImageSet,
+    images: ImageSet | StreamedImages,
     *,
     batch_images: int,
     rank: int,
@@ -77,14 +105,23 @@ def batches(
 
     """
     check_divides(batch_images, world)
-    share = _Share(images, batch_images, rank, world, seed if hflip else None)
-    if workers:
+    flip_seed = seed if hflip else None
+    share: _Share | _StreamShare
+    sampler = None
+    if isinstance(images, StreamedImages):
+        share = _StreamShare(images, batch_images, rank, world, start, flip_seed)
+    else:
+        share = _Share(images, batch_images, rank, world, flip_seed)
+        share.shelf = Shelf(workers * prefetch_batches + _PLACES_IN_USE, share.batch_bytes) if workers else None
+        sampler = _Positions(start, batch_images, share.shelf)
+    if workers and sampler is None:
         _check_shared_memory(share.batch_bytes, workers * prefetch_batches + 1)
-    source: Iterator[tuple[Tensor, Tensor, int] | DataError] = iter(
+    source: Iterator[Parcel | UserError] = iter(
         DataLoader(
             share,
             batch_size=None,
-            sampler=_Positions(start, batch_images),
+            sampler=sampler,
+            collate_fn=_unchanged,
             num_workers=workers,
             prefetch_factor=prefetch_batches if workers else None,
             multiprocessing_context=worker_context(__name__) if workers else None,
@@ -92,7 +129,13 @@ def batches(
             pin_memory=pin_memory,
         )
     )
-    return _deliver(source)
+    reading = describe_reading(batch_images, rank, world, start=start, ahead_batches=workers * prefetch_batches)
+    return _deliver(source, images.follower(reading))
+
+
+def describe_reading(batch_images: int, rank: int, world: int, *, start: int, ahead_batches: int) -> Reading:
+    """Return how this rank reads, with the number of ranks on its machine."""
+    return Reading(batch_images, rank, world, local_ranks(world), start, ahead_batches)
 
 
 def warm_up() -> None:
@@ -100,7 +143,21 @@ def warm_up() -> None:
     worker_context(__name__)
 
 
-def _deliver(source: Iterator[tuple[Tensor, Tensor, int] | DataError]) -> Iterator[Batch]:
+def _deliver(source: Iterator[Parcel | UserError], follower: Follower) -> Iterator[Batch]:
+    with follower:
+        for item in _received(source):
+            follower.passed(item.position)
+            yield Batch(
+                _tensor(item.images),
+                torch.from_numpy(item.labels),
+                item.position,
+                item.bad_images,
+                tuple(item.notes),  # pinning makes it a list
+                item.damaged_shards,
+            )
+
+
+def _received(source: Iterator[Parcel | UserError]) -> Iterator[Parcel]:
     while True:
         try:
             item = next(source)
@@ -111,41 +168,93 @@ def _deliver(source: Iterator[tuple[Tensor, Tensor, int] | DataError]) -> Iterat
                 f"A process that reads images died ({error}). Usually the machine ran out of memory: "
                 "try fewer execution.workers, or --execution.workers 0 to read in the trainer."
             ) from error
-        if isinstance(item, DataError):
+        if isinstance(item, UserError):
             raise item
-        yield Batch(*item)
+        yield item
 
 
-class _Positions(Sampler[int]):
-    """The positions of all global batches from ``start`` on."""
-
-    def __init__(self, start: int, batch_images: int) -> None:
-        self._start, self._batch_images = start, batch_images
-
-    def __iter__(self) -> Iterator[int]:
-        return itertools.count(self._start, self._batch_images)
+def _tensor(images: Place | Images | Tensor) -> Tensor:
+    if isinstance(images, Place):
+        return images.tensor()
+    return images if isinstance(images, Tensor) else torch.from_numpy(images)
 
 
-class _Share(Dataset[tuple[Tensor, Tensor, int] | DataError]):
-    """One rank's part of every global batch, by the position of the batch."""
+def _unchanged(parcel: Any) -> Any:
+    """Keep torch from making a tensor of every array."""
+    return parcel
+
+
+class _Positions(Sampler[tuple[int, int | None]]):
+    """The positions of all global batches from ``start`` on, each with a place on the shelf if one is free."""
+
+    def __init__(self, start: int, batch_images: int, shelf: Shelf | None) -> None:
+        self._start, self._batch_images, self._shelf = start, batch_images, shelf
+
+    def __iter__(self) -> Iterator[tuple[int, int | None]]:
+        for position in itertools.count(self._start, self._batch_images):
+            yield position, self._shelf.find() if self._shelf else None
+
+
+class _Share(Dataset[Parcel | UserError]):
+    """One rank's part of every global batch, by the position of the batch and a place for it on the shelf."""
 
     def __init__(self, images: ImageSet, batch_images: int, rank: int, world: int, flip_seed: int | None) -> None:
         self._images, self._flip_seed = images, flip_seed
         size = batch_images // world
         self._slice = np.arange(rank * size, (rank + 1) * size, dtype=np.int64)
-        self.batch_bytes = size * (images.resolution**2 * images.channels + 8)
+        self._shape = (size, images.resolution, images.resolution, images.channels)
+        self.batch_bytes = math.prod(self._shape)
+        self.shelf: Shelf | None = None
 
-    def __getitem__(self, position: int) -> tuple[Tensor, Tensor, int] | DataError:
-        """Return images, labels and ``position``; an error is a value here, so that it crosses processes unchanged."""
+    def __getitem__(self, asked: tuple[int, int | None]) -> Parcel | UserError:
+        """Return a batch; an error is a value here, so that it crosses processes unchanged."""
+        position, number = asked
         positions = position + self._slice
+        out = self.shelf.room(number, self._shape) if self.shelf and number is not None else None
         try:
-            images, labels = self._images.read(positions)
-        except DataError as error:
+            images, labels = self._images.read(positions, out)
+        except UserError as error:
             return error
-        if self._flip_seed is not None:
-            mirrored = coins(positions, self._flip_seed, "hflip")
-            images[mirrored] = images[mirrored, :, ::-1]
-        return torch.from_numpy(images), torch.from_numpy(labels), position
+        _mirror(images, positions, self._flip_seed)
+        shelved = self.shelf.place(number, self._shape) if self.shelf and number is not None else None
+        return Parcel(shelved or images, labels, position, *self._images.report())
+
+
+class _StreamShare(IterableDataset[Parcel | UserError]):
+    """One rank's part of every global batch of a stream; with workers, each reads every so many-th of them."""
+
+    def __init__(
+        self, images: StreamedImages, batch_images: int, rank: int, world: int, start: int, flip_seed: int | None
+    ) -> None:
+        self._images, self._flip_seed = images, flip_seed
+        self._batch_images, self._rank, self._world, self._start = batch_images, rank, world, start
+        self._size = batch_images // world
+        self.batch_bytes = self._size * (images.resolution**2 * images.channels + 8)
+
+    def __iter__(self) -> Iterator[Parcel | UserError]:
+        """Yield the batches of this process; an error is a value here, so that it crosses processes unchanged."""
+        info = get_worker_info()
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        stream = self._images.begin(
+            start=self._start, consumer=self._rank * workers + worker, consumers=self._world * workers
+        )
+        mine = self._rank * self._size + np.arange(self._size, dtype=np.int64)
+        try:
+            for position in itertools.count(self._start + worker * self._batch_images, workers * self._batch_images):
+                images, labels = stream.take(self._size)
+                _mirror(images, position + mine, self._flip_seed)
+                yield Parcel(torch.from_numpy(images), labels, position, *stream.report())
+        except UserError as error:
+            yield error
+        finally:
+            stream.close()
+
+
+def _mirror(images: Images, positions: Ints, flip_seed: int | None) -> None:
+    """Mirror the images at about half of the positions, in place; none without a seed."""
+    if flip_seed is not None:
+        mirrored = coins(positions, flip_seed, "hflip")
+        images[mirrored] = images[mirrored, :, ::-1]
 
 
 def check_divides(batch_images: int, world: int) -> None:

@@ -16,6 +16,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ ORDER_VERSION = 1
 """Raised by any change that makes a position mean another sample; part of every fingerprint."""
 
 Ints = NDArray[np.int64]
+Unsigned = NDArray[np.unsignedinteger[Any]]
 Words = NDArray[np.uint64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -62,10 +64,10 @@ def perm(n: int, *key: int) -> Ints:
 
 @dataclass(frozen=True)
 class _Epoch:
-    """One epoch's shuffle of chunks: where each starts, in samples and in shuffled places, and the lanes' shares."""
+    """One epoch's shuffle of chunks, and the lanes' shares of it."""
 
-    starts: Ints  # (chunks,) first sample of the chunk
-    places: Ints  # (chunks + 1,) running total of chunk lengths
+    chunks: Unsigned  # (chunks,) the chunk at each place of the shuffle
+    places: Unsigned  # (chunks + 1,) running total of their lengths
     lane_first: Ints  # (lanes,) positions that fell to the lane in earlier epochs
     lane_count: Ints  # (lanes,) positions that fall to the lane in this one
     lane_base: Ints  # (lanes,) first place of the lane
@@ -87,13 +89,24 @@ class Order:
     """
 
     def __init__(
-        self, counts: Sequence[int], seed: int, *, chunk: int = 32, block: int = 8192, lanes: int = 1, stripe: int = 1
+        self,
+        counts: Sequence[int] | Ints,
+        seed: int,
+        *,
+        chunk: int = 32,
+        block: int = 8192,
+        lanes: int = 1,
+        stripe: int = 1,
     ) -> None:
         if min(chunk, block, lanes, stripe) < 1:
             raise ValueError("chunk, block, lanes and stripe are at least 1")
         self.seed, self.chunk, self.block, self.lanes, self.stripe = int(seed), chunk, block, lanes, stripe
-        self._starts, self._lengths = _chunks(np.asarray(counts, dtype=np.int64), chunk)
-        self.samples = int(self._lengths.sum())
+        self._counts = np.asarray(counts, dtype=np.int64)
+        self._shard_first = np.cumsum(self._counts) - self._counts  # the shard's first sample
+        per_shard = -(-self._counts // chunk)  # no chunk crosses a shard, the last may be short
+        self._chunk_ends = np.cumsum(per_shard)
+        self._chunk_first = self._chunk_ends - per_shard
+        self.samples = int(self._counts.sum())
         if self.samples < 1:
             raise ValueError("an order needs at least one sample")
         self._epochs: OrderedDict[int, _Epoch] = OrderedDict()
@@ -136,17 +149,34 @@ class Order:
             a_lane, a_block = int(lane[which]), int(block[which])
             shuffle = self._block(epoch, a_lane, a_block, int(plan.lane_count[a_lane]))
             places[here] = plan.lane_base[a_lane] + a_block * self.block + shuffle[p[here] - a_block * self.block]
-        chunk = np.searchsorted(plan.places, places, side="right") - 1
-        return plan.starts[chunk] + places - plan.places[chunk]
+        nth = np.searchsorted(plan.places, places.astype(plan.places.dtype), side="right") - 1
+        return self._first_of(plan.chunks[nth].astype(np.int64)) + places - plan.places[nth].astype(np.int64)
+
+    def _first_of(self, chunks: Ints) -> Ints:
+        """Return the first sample of each chunk."""
+        shard = np.searchsorted(self._chunk_ends, chunks, side="right")
+        first: Ints = self._shard_first[shard] + (chunks - self._chunk_first[shard]) * self.chunk
+        return first
+
+    def __getstate__(self) -> dict[str, Any]:  # another process makes its own shuffles, of other positions
+        return {**self.__dict__, "_epochs": OrderedDict(), "_blocks": OrderedDict()}
+
+    def _lengths(self) -> Ints:
+        """Return the length of every chunk."""
+        filled = self._counts > 0
+        lengths = np.full(self._chunk_ends[-1], self.chunk, dtype=np.int64)
+        lengths[self._chunk_ends[filled] - 1] = (self._counts[filled] - 1) % self.chunk + 1
+        return lengths
 
     def _epoch(self, epoch: int) -> _Epoch:
         plan = self._epochs.get(epoch)
         if plan is None:
-            shuffle = perm(len(self._starts), self.seed, epoch, 0)
-            places = np.concatenate([[0], np.cumsum(self._lengths[shuffle])]).astype(np.int64)
+            shuffle = perm(int(self._chunk_ends[-1]), self.seed, epoch, 0)
+            places = np.concatenate([[0], np.cumsum(self._lengths()[shuffle])])
+            small = np.uint32 if self.samples < 1 << 32 else np.uint64  # half the memory, for all but the largest sets
             first, last = (_shares(n * self.samples, self.lanes, self.stripe) for n in (epoch, epoch + 1))
             count = last - first
-            plan = _Epoch(self._starts[shuffle], places, first, count, np.cumsum(count) - count)
+            plan = _Epoch(shuffle.astype(small), places.astype(small), first, count, np.cumsum(count) - count)
             self._epochs[epoch] = plan
             if len(self._epochs) > _EPOCHS_CACHED:
                 self._epochs.popitem(last=False)
@@ -161,15 +191,6 @@ class Order:
             if len(self._blocks) > 2 * self.lanes + 2:
                 self._blocks.popitem(last=False)
         return shuffle
-
-
-def _chunks(counts: Ints, chunk: int) -> tuple[Ints, Ints]:
-    """Return the first sample and the length of every chunk; none crosses a shard, the last of a shard may be short."""
-    per_shard = -(-counts // chunk)
-    shard = np.repeat(np.arange(len(counts)), per_shard)
-    nth = np.arange(len(shard), dtype=np.int64) - np.repeat(np.cumsum(per_shard) - per_shard, per_shard)
-    starts = np.repeat(np.cumsum(counts) - counts, per_shard) + nth * chunk
-    return starts, np.minimum(chunk, counts[shard] - nth * chunk)
 
 
 def _shares(x: int, lanes: int, stripe: int) -> Ints:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -77,6 +78,22 @@ class Ranks:
             body = torch.empty(int(length), dtype=torch.uint8)
         dist.broadcast(body, src=0, group=self.control)
         return json.loads(bytes(body.tolist()))
+
+    def to_main(self, lines: Sequence[str]) -> list[str]:
+        """Return the lines of all ranks on rank 0, in the order of ranks, and none on the others."""
+        if self.control is None:
+            return list(lines)
+        body = torch.frombuffer(bytearray(json.dumps(list(lines)).encode()), dtype=torch.uint8)
+        lengths = [torch.tensor(0) for _ in range(self.world)]
+        dist.all_gather(lengths, torch.tensor(len(body)), group=self.control)
+        padded = torch.zeros(int(max(lengths)), dtype=torch.uint8)
+        padded[: len(body)] = body
+        bodies = [torch.empty_like(padded) for _ in range(self.world)]
+        dist.all_gather(bodies, padded, group=self.control)
+        if not self.main:
+            return []
+        texts = [bytes(b[: int(n)].tolist()) for b, n in zip(bodies, lengths, strict=True)]
+        return [line for text in texts for line in json.loads(text)]
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean of a tensor over all ranks, reduced where the tensor lies."""

@@ -59,11 +59,15 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), []))
 
 
+def local_ranks(world: int) -> int:
+    """Return how many of the ranks run on each machine, as the launcher says; all of them where it says nothing."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world))
+
+
 def set_threads(threads: int | None, device: Literal["cpu", "cuda"], world: int) -> None:
     """Give this rank ``threads`` CPU threads; on a CPU, its share of the machine's cores where that is None."""
     if threads is None and device == "cpu":
-        local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-        threads = max(1, len(os.sched_getaffinity(0)) // local_ranks)
+        threads = max(1, len(os.sched_getaffinity(0)) // local_ranks(world))
     if threads is not None:
         torch.set_num_threads(threads)
 

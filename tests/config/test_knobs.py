@@ -301,7 +301,98 @@ def test_wandb_knobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {key: sent[0][key] for key in identity} == identity
 
 
+def test_stream_knobs(tmp_path: Path) -> None:
+    """Ten shards of one image each, whose shade is its number; the label is another number, twice."""
+    import io
+    import tarfile
+
+    import numpy as np
+
+    from gandist.data.stream.images import StreamedImages
+    from gandist.errors import ConfigError
+    from gandist.trainer import Trainer
+
+    for shade in range(10):
+        image = io.BytesIO()
+        np.save(image, np.full((8, 8, 1), shade, dtype=np.uint8))
+        content = {"a.npy": image.getvalue(), "a.cls": b"%d" % (9 - shade), "a.json": b'{"id": %d}' % (20 + shade)}
+        with tarfile.open(tmp_path / f"{shade}.tar", "w") as archive:
+            for name, data in content.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+
+    def seen(**stream: Any) -> tuple[list[int], list[int]]:
+        data = {"shards": f"{tmp_path}/*.tar", "classes": None, "stream": {"shuffle_images": 1, **stream}}
+        images = Trainer(tiny(tmp_path, {"data": data})).images
+        assert isinstance(images, StreamedImages)
+        pixels, labels = images.begin(start=0, consumer=0, consumers=1).take(20)
+        return pixels[:, 0, 0, 0].tolist(), labels.tolist()
+
+    shades, labels = seen()
+    assert labels == [-1] * 20
+    assert seen(label="cls", class_count=10)[1] == [9 - shade for shade in shades]
+    assert seen(label="json:id", class_count=30)[1] == [20 + shade for shade in shades]
+    with pytest.raises(ConfigError, match="class_count"):
+        seen(label="cls")
+    mixed, _ = seen(shuffle_images=15)
+    assert sorted(shades[:10]) == list(range(10))
+    assert sorted(mixed[:10]) != list(range(10)), "a buffer above a pass mixes passes"
+
+
+def test_bad_images(tmp_path: Path) -> None:
+    """A run goes on with as many bad images as it may, and says so; with fewer it ends."""
+    from gandist.data.making.prepare import prepare
+    from gandist.errors import DataError
+    from gandist.trainer import Trainer
+
+    prepare("glyphs", tmp_path / "shards", resolution=8, channels=1, max_images=16, workers=0)
+    shard = next((tmp_path / "shards").glob("*.tar"))
+    shard.write_bytes(shard.read_bytes().replace(b"\x93NUMPY", b"\x00NUMPY", 3))
+    data = {"shards": str(tmp_path / "shards"), "classes": None}
+    many = tiny(tmp_path / "many", {"data": {**data, "bad_images": 0.3}})
+    few = tiny(tmp_path / "few", {"data": {**data, "bad_images": 0.05}})
+    assert Trainer(many).train() == 0
+    rows = [json.loads(line) for line in (many.folder / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["data/bad_images"] == 3
+    assert "takes its place" in (many.folder / "events.log").read_text()
+    with pytest.raises(DataError, match=r"data\.bad_images allows"):
+        Trainer(few).train()
+
+
+def test_knobs_of_shards_from_afar(tmp_path: Path) -> None:
+    """Nothing is fetched for any of these."""
+    from gandist.config import CacheConfig
+    from gandist.data.images import open_images
+    from gandist.data.remote.cache import open_cache
+    from gandist.errors import ConfigError, DataError
+
+    assert open_cache(CacheConfig(dir=tmp_path / "mine", gb=2.0)).folder == tmp_path / "mine"
+    assert open_cache(CacheConfig(dir=tmp_path / "mine", gb=2.0)).limit_bytes == 2_000_000_000
+    assert open_cache(CacheConfig(dir=tmp_path / "mine")).limit_bytes is None
+
+    def opened(**data: Any) -> None:
+        open_images(tiny(tmp_path, {"data": {"classes": None, **data}}).data, 0, CacheConfig(dir=tmp_path / "mine"))
+
+    with pytest.raises(ConfigError, match="ftp://"):
+        opened(shards=str(tmp_path), root="ftp://host/set")
+    with pytest.raises(DataError, match="holds no index"):
+        opened(shards=str(tmp_path), root="https://host/set")
+    with pytest.raises(ConfigError, match=r"--data\.allow_http true"):
+        opened(shards=str(tmp_path), root="http://host/set")
+    with pytest.raises(DataError, match="holds no index"):
+        opened(shards=str(tmp_path), root="http://host/set", allow_http=True)
+
+
 SEEN_ELSEWHERE = {
+    "data.root": test_knobs_of_shards_from_afar,
+    "data.allow_http": test_knobs_of_shards_from_afar,
+    "execution.cache.dir": test_knobs_of_shards_from_afar,
+    "execution.cache.gb": test_knobs_of_shards_from_afar,
+    "data.bad_images": test_bad_images,
+    "data.stream.label": test_stream_knobs,
+    "data.stream.class_count": test_stream_knobs,
+    "data.stream.shuffle_images": test_stream_knobs,
     "run.root": test_root,
     "data.shards": test_shards,
     "data.chunk": test_order_knobs,

@@ -8,6 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from foreign import labelled, shards_of
 from pictures import fill
 
 from gandist.data.making.prepare import prepare
@@ -41,3 +42,9 @@ def shards_copy(shards: Path, tmp_path: Path) -> Path:
     import shutil
 
     return Path(shutil.copytree(shards, tmp_path / "copy"))
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Path:
+    """Three sound shards of five labelled images each."""
+    return shards_of(tmp_path / "three", *(labelled(5, 5 * number) for number in range(3)))

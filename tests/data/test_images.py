@@ -155,8 +155,13 @@ PIXELS = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
         (b"\x93NUMPY\x01\x00\xff\xff{", "raw image cannot be read"),
         (encoded(picture((9, 8)), "PNG"), "9x8 px, not 8x8"),
         (encoded(picture((4000, 4000), 1).convert("1"), "PNG"), "4000x4000 px, not 8x8"),
-        (encoded(picture(channels=1), "PNG"), "mode is L, not RGB"),
         (encoded(picture(channels=4), "PNG"), "mode is RGBA, not RGB"),
+        (encoded(picture().convert("CMYK"), "JPEG"), "mode is CMYK, not RGB"),
+        (encoded(picture(channels=2), "PNG"), "mode is LA, not RGB"),
+        (encoded(picture().quantize(8), "PNG", transparency=3), "transparent in places"),
+        (encoded(picture(), "PNG", transparency=(1, 2, 3)), "transparent in places"),
+        (encoded(picture(channels=1), "PNG", transparency=9), "transparent in places"),
+        (encoded(Image.fromarray(np.zeros((8, 8), np.uint16)), "PNG"), "mode is I;16, not RGB"),
         (encoded(picture(), "PNG")[:-30], "cannot be decoded"),
         (encoded(picture(), "JPEG")[:300], "cannot be decoded"),
         (encoded(picture(), "GIF"), "cannot be decoded"),
@@ -214,4 +219,48 @@ def test_the_store_goes_on_after_a_passing_error(tmp_path: Path, monkeypatch: py
     failures += [OSError(5, "Input/output error")] * 3
     with pytest.raises(DataError, match=r"a: cannot be read \(Input/output error\)"):
         store.read(0, 1, 2)
+    store.close()
+
+
+def test_the_store_reads_into_place(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abcdefgh")
+    store = Store(LocalPlaces(tmp_path, [Shard("a", 8, 1, None)]))
+    head, row = bytearray(2), np.zeros(3, dtype=np.uint8)
+    store.read_into(0, 1, 5, (memoryview(head), row.data))
+    assert (bytes(head), row.tobytes()) == (b"bc", b"def")
+    with pytest.raises(DataError, match="a: ends at byte 8"):
+        store.read_into(0, 5, 5, (memoryview(head), row.data))
+    store.close()
+
+
+def test_the_store_lets_go_of_deleted_shards(tmp_path: Path) -> None:
+    """An open file keeps its space on the disk, however often the cache deletes its name."""
+    paths = [tmp_path / f"{number}" for number in range(40)]
+    for path in paths:
+        path.write_bytes(b"abcd")
+    store = Store(LocalPlaces(tmp_path, [Shard(path.name, 4, 1, None) for path in paths]))
+    before = open_files()
+    for number in range(30):
+        store.read(number, 0, 4)
+    for path in paths[:12]:
+        path.unlink()
+    assert store.read(3, 0, 4) == b"abcd", "what is open can still be read"
+    store.read(30, 0, 4)
+    assert open_files() - before == 30 - 11 + 1, "all but the one that was just used"
+    for number in range(13, 40):
+        store.read(number, 0, 4)
+    assert open_files() - before == 28
+    store.close()
+
+
+def test_a_forked_store_leaves_its_parents_files_alone(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abcd")
+    store = Store(LocalPlaces(tmp_path, [Shard("a", 4, 1, None)]))
+    store.read(0, 0, 4)
+    descriptor = store._open[0]
+    store._owner = -1  # as it is after a fork
+    assert store.read(0, 0, 4) == b"abcd"
+    assert store._open[0] != descriptor
+    assert os.pread(descriptor, 4, 0) == b"abcd", "the parent's is still open"
+    os.close(descriptor)
     store.close()

@@ -1,6 +1,7 @@
 """Batches: what no number of ranks, workers or restarts may change, and how workers come and go."""
 
 import contextlib
+import gc
 import itertools
 import os
 import select
@@ -19,8 +20,9 @@ from hypothesis import strategies as st
 from pictures import opened
 
 from gandist.data.image_set import ImageSet
-from gandist.data.loader import Batch, batches, check_divides, warm_up
+from gandist.data.loader import Batch, Parcel, batches, check_divides, warm_up
 from gandist.data.order import coins
+from gandist.data.shelf import Shelf
 from gandist.errors import ConfigError, DataError, MachineError, RunError
 
 
@@ -44,18 +46,16 @@ def joined(parts: list[Batch]) -> tuple[bytes, list[int]]:
     return torch.cat([part.images for part in parts]).numpy().tobytes(), torch.cat([p.labels for p in parts]).tolist()
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
-def test_ranks_and_workers_change_nothing(shards: Path, workers: int) -> None:
-    """Five batches of 24 from a set of 53, so that epochs end inside batches, at 1, 2, 3, 4 and 8 ranks."""
-    images, start = opened(shards), 31
+ALL_RANKS = [(world, rank) for world in (1, 2, 3, 4, 8) for rank in range(world)]
+SOME_RANKS = [(1, 0), (2, 1), (3, 2), (4, 1), (8, 7)]
+
+
+def check_shares(shards: Path, start: int, workers: int, ranks: list[tuple[int, int]], **knobs: object) -> None:
+    """Five batches of 24 from a set of 53, so that epochs end inside batches."""
+    images = opened(shards, **knobs)
     whole = taken(images, 5, start=start, hflip=True)
-    assert [batch.position for batch in whole] == [31, 55, 79, 103, 127]
-    worlds = (
-        [(1, 0), (2, 0), (2, 1), (3, 2), (4, 1), (8, 7)]
-        if workers
-        else [(w, r) for w in (1, 2, 3, 4, 8) for r in range(w)]
-    )
-    for world, rank in worlds:
+    assert [batch.position for batch in whole] == [start + 24 * step for step in range(5)]
+    for world, rank in ranks:
         share = taken(images, 5, start=start, hflip=True, rank=rank, world=world, workers=workers)
         size = 24 // world
         for mine, all_of_it in zip(share, whole, strict=True):
@@ -63,6 +63,24 @@ def test_ranks_and_workers_change_nothing(shards: Path, workers: int) -> None:
             assert mine.position == all_of_it.position
             assert torch.equal(mine.images, all_of_it.images[part]), f"rank {rank} of {world}"
             assert torch.equal(mine.labels, all_of_it.labels[part])
+
+
+@given(st.integers(0, 10**7), st.sampled_from([{}, {"lanes": 3, "stripe": 8}, {"classes": (0, 2)}, {"chunk": 1 << 31}]))
+@settings(max_examples=15)
+def test_ranks_change_nothing(shards: Path, start: int, knobs: dict[str, object]) -> None:
+    check_shares(shards, start, 0, ALL_RANKS, **knobs)
+
+
+@pytest.mark.parametrize(("workers", "start"), [(1, 31), (2, 9_999_991)])
+def test_workers_change_nothing(shards: Path, workers: int, start: int) -> None:
+    check_shares(shards, start, workers, SOME_RANKS)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ranks_and_workers_together_change_nothing(shards: Path, workers: int) -> None:
+    for start in np.random.default_rng(workers).integers(0, 10**7, 3).tolist():
+        check_shares(shards, start, workers, ALL_RANKS)
 
 
 @given(st.integers(0, 300), st.integers(1, 12), st.integers(1, 3), st.integers(1, 12), st.sampled_from([1, 2, 3, 4]))
@@ -81,6 +99,17 @@ def test_going_on_is_the_same_at_any_batch_and_world(
     total = batch * steps + 2 * size
     straight = taken(images, total, 1, start=start, hflip=True)
     assert joined(straight) == joined([*before, *(part for step in after for part in step)])
+
+
+def test_going_on_is_the_same_with_other_workers(shards: Path) -> None:
+    images = opened(shards)
+    straight = taken(images, 12, 8, hflip=True)
+    parts, at = [], 0
+    for workers, batch, steps in ((1, 8, 3), (0, 4, 4), (2, 16, 2), (1, 24, 1)):
+        parts += taken(images, steps, batch, start=at, hflip=True, workers=workers)
+        at += batch * steps
+    assert at == 96
+    assert joined(parts) == joined(straight)
 
 
 def test_a_batch_may_be_larger_than_the_set(shards: Path) -> None:
@@ -143,8 +172,76 @@ def test_too_little_shared_memory_is_said_before_it_crashes(shards: Path, monkey
 
     monkeypatch.setattr(os, "statvfs", lambda _: Full)
     with pytest.raises(MachineError, match=r"/dev/shm has 0 MiB free.*--shm-size"):
-        begin(opened(shards), workers=1)
-    assert len(taken(opened(shards), 1)) == 1, "without workers none is needed"
+        begin(opened(f"{shards}/shard-{{000000..000003}}.tar"), workers=1)  # type: ignore[arg-type]
+    for workers in (0, 1):
+        assert len(taken(opened(shards), 1, workers=workers)) == 1, "an indexed set needs none"
+
+
+# --- the shelf -----------------------------------------------------------------------------------------------
+
+
+def test_a_batch_stays_as_it_is_while_anything_of_it_is_kept(shards: Path) -> None:
+    """The last view of a batch keeps its place from being used again; kept batches outnumber the places."""
+    images = opened(shards)
+    expected = taken(images, 80)
+    stream = begin(images, workers=2)
+    kept = [batch.images[3:].permute(0, 3, 1, 2) if step % 2 else batch for step, batch in zip(range(80), stream)]  # noqa: B905
+    stream.close()  # type: ignore[attr-defined]
+    for step, (part, whole) in enumerate(zip(kept, expected, strict=True)):
+        if isinstance(part, torch.Tensor):
+            assert torch.equal(part, whole.images[3:].permute(0, 3, 1, 2)), step
+        else:
+            assert torch.equal(part.images, whole.images), step
+
+
+def test_places_are_used_again(shards: Path) -> None:
+    stream = begin(opened(shards), workers=1)
+    files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    places = {next(stream).images.data_ptr() for _ in range(60)}
+    assert len(places) <= 5, "one for each batch under way and two in turn here"
+    assert len(os.listdir("/proc/self/fd")) <= files + 1  # noqa: PTH208
+
+
+def test_nothing_of_a_shelf_is_left(shards: Path) -> None:
+    taken(opened(shards), 2, workers=1)
+    gc.collect()
+    files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    for _ in range(3):
+        taken(opened(shards), 2, workers=1)
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) <= files  # noqa: PTH208
+
+
+def test_a_shelf_gives_each_place_to_one_batch_at_a_time() -> None:
+    shelf = Shelf(2, 5000)
+    numbers = [shelf.find(), shelf.find()]
+    assert shelf.find() is None
+    assert sorted(n for n in numbers if n is not None) == [0, 1]
+    for number in (0, 1):
+        shelf.room(number, (5000,))[:] = number + 1
+    batch = shelf.place(1, (50, 100)).tensor()
+    assert (batch.shape, batch.unique().tolist()) == ((50, 100), [2])
+    part = batch[0]
+    del batch
+    assert shelf.find() is None
+    del part
+    assert shelf.find() == 1
+
+
+def test_a_pinned_batch_frees_its_place_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With torch's own pass over what comes from a worker; pinning is copying, for want of a GPU."""
+    from torch.utils.data._utils.pin_memory import pin_memory
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", torch.Tensor.clone)
+    shelf = Shelf(1, 8)
+    assert shelf.find() == 0
+    shelf.room(0, (8,))[:] = range(8)
+    parcel = pin_memory(Parcel(shelf.place(0, (2, 4)), np.arange(2), 24, 1, ("word",)))  # type: ignore[no-untyped-call]
+    assert shelf.find() == 0
+    assert isinstance(parcel, Parcel)
+    assert isinstance(parcel.images, torch.Tensor)
+    assert parcel.images.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert (parcel.position, parcel.bad_images, list(parcel.notes)) == (24, 1, ["word"])
 
 
 # --- processes ---------------------------------------------------------------------------------------------

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -43,6 +45,41 @@ def test_every_epoch_holds_every_sample_once(counts: list[int], shape: dict[str,
     order = Order(counts, seed, **shape)
     n = sum(counts)
     assert sorted(order.locate(np.arange(epoch * n, (epoch + 1) * n)).tolist()) == list(range(n))
+
+
+@given(shard_counts.filter(lambda counts: sum(counts) >= 40), shapes, st.integers(0, 2**40), st.integers(0, 1000))
+def test_no_two_epochs_have_the_same_order(counts: list[int], shape: dict[str, int], seed: int, epoch: int) -> None:
+    """With at least four chunks or blocks to shuffle: fewer may fall alike by chance."""
+    shape = {**shape, "chunk": min(shape["chunk"], 10), "block": max(shape["block"], 10), "lanes": 1}
+    n = sum(counts)
+    this, following = Order(counts, seed, **shape).locate(np.arange(epoch * n, (epoch + 2) * n)).reshape(2, n)
+    assert this.tolist() != following.tolist()
+    other = Order(counts, seed + 1, **shape).locate(np.arange(epoch * n, (epoch + 1) * n))
+    assert other.tolist() != this.tolist()
+
+
+def test_sets_beyond_32_bits() -> None:
+    """The arrays of an epoch get wider there."""
+    counts = [1 << 31, (1 << 31) - 7, 5, 1 << 31]
+    for parts in (counts[:3], counts):
+        order = Order(parts, 3, chunk=1 << 29, block=50)
+        positions = np.array([0, 1, 49, 50, 2**32 - 3, 2**33, 2**40])
+        found = order.locate(positions)
+        assert [int(order.locate(np.array([t]))[0]) for t in positions] == found.tolist()
+        n = sum(parts)
+        assert order.samples == n
+        assert ((found >= 0) & (found < n)).all()
+        near_the_end = np.arange(2 * n - 200, 2 * n)  # whole blocks, and the border of an epoch
+        assert len(set(order.locate(near_the_end).tolist())) == 200
+
+
+def test_an_order_travels_without_its_shuffles() -> None:
+    order = Order([100] * 1000, 0)
+    size = len(pickle.dumps(order))
+    first = order.locate(np.arange(500))
+    sent = pickle.dumps(order)
+    assert len(sent) == size
+    assert (pickle.loads(sent).locate(np.arange(500)) == first).all()  # noqa: S301 - how a worker gets it
 
 
 @given(shard_counts, shapes, st.data())

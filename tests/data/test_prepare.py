@@ -1,10 +1,7 @@
 """``prepare``: the same bytes always, whole or not at all, and words for everything that goes wrong."""
 
 import errno
-import fcntl
-import hashlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -17,9 +14,11 @@ import pytest
 from pictures import everything_under, fill, opened, picture, png
 from PIL import Image
 
+from gandist.data.making import ledger
 from gandist.data.making import prepare as prepare_module
 from gandist.data.making.prepare import Summary, prepare
 from gandist.data.shards.index_files import INDEX_NAME, read_index
+from gandist.data.shards.scan import scan
 from gandist.errors import ConfigError, DataError, MachineError
 
 
@@ -189,7 +188,7 @@ def test_unusable_images_fail_with_names_unless_allowed(tmp_path: Path, monkeypa
     summary = prepared(source, tmp_path / "d", max_rejected=4)
     assert summary.images == 20
     assert {name for name, _ in summary.rejected} == {"cat/cut.png", *(f"cat/page{n}.png" for n in range(3))}
-    assert "4 rejected" in str(summary)
+    assert "4 rejected: 3 not an image, 1 damaged" in str(summary)
     index = read_index(tmp_path / "d")
     assert [entry["name"] for entry in index.rejected] == [name for name, _ in summary.rejected]
     monkeypatch.setattr("gandist.data.making.write._WORTH_A_POOL", 1)
@@ -234,8 +233,10 @@ def test_a_source_that_is_no_source_leaves_nothing(tmp_path: Path) -> None:
     refuses(DataError, "cannot be unpacked", tmp_path / "a.tar.gz", tmp_path / "d")
 
 
-def test_a_full_disk_is_said_and_cleaned_up(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_index", "write_index", "_check_space"):
+def test_a_full_disk_before_anything_is_finished_leaves_nothing(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_begun", "_check_space"):
         with monkeypatch.context() as failing:
 
             def full(*_: object, **__: object) -> None:
@@ -296,77 +297,6 @@ def test_folders_that_cannot_be_written_are_named(tmp_path: Path, photos: Path) 
     assert (tmp_path / "file").read_text() == "x"
 
 
-INTERRUPTED = """
-import sys
-from pathlib import Path
-from gandist.data.making.prepare import prepare
-
-if __name__ == "__main__":
-    print("begun", flush=True)
-    prepare("glyphs:1000000", Path(sys.argv[1]), resolution=32, workers=int(sys.argv[2]))
-"""
-
-
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 2), (signal.SIGKILL, 2)])
-def test_an_interrupted_run_leaves_nothing_that_counts(tmp_path: Path, number: int, workers: int) -> None:
-    """Ctrl-C cleans up; after a kill the leftovers go at the next run, and only then, and never a living run's."""
-    (tmp_path / "run.py").write_text(INTERRUPTED)
-    destination = tmp_path / "out" / "shards"
-    process = subprocess.Popen(
-        [sys.executable, str(tmp_path / "run.py"), str(destination), str(workers)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not list(destination.parent.glob(".partial-*/shard-000000.tar")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
-    (partial,) = destination.parent.glob(".partial-*")
-    assert prepared("glyphs:3", destination.parent / "other").images == 3
-    assert partial.is_dir()
-    os.killpg(process.pid, number)
-    process.communicate(timeout=60)
-    assert not destination.exists()
-    if number == signal.SIGINT:
-        assert not partial.exists()
-    prepared("glyphs:3", destination)
-    assert sorted(path.name for path in destination.parent.iterdir()) == ["other", "shards"]
-
-
-def test_a_living_runs_folder_is_not_swept(tmp_path: Path, photos: Path) -> None:
-    prepared(photos, tmp_path / "first")
-    living = tmp_path / f".partial-{hashlib.sha256(b'd').hexdigest()[:12]}-1"
-    living.mkdir()
-    (living / "work").write_text("x")
-    descriptor = os.open(living, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        prepared(photos, tmp_path / "d")
-        assert (living / "work").exists()
-    finally:
-        os.close(descriptor)
-    (tmp_path / "d").rename(tmp_path / "moved")
-    prepared(photos, tmp_path / "d")
-    assert not living.exists()
-
-
-def test_two_runs_to_one_place_do_not_mix(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that ends later is refused, and what is there stays whole."""
-    write_index = prepare_module.write_index
-
-    def overtaken(index: Any, folder: Path) -> None:
-        monkeypatch.setattr(prepare_module, "write_index", write_index)
-        monkeypatch.setattr(os, "getpid", lambda: 1)
-        prepared(photos, tmp_path / "d", max_images=5)
-        write_index(index, folder)
-
-    monkeypatch.setattr(prepare_module, "write_index", overtaken)
-    with pytest.raises(DataError, match="exists already"):
-        prepared(photos, tmp_path / "d")
-    assert opened(tmp_path / "d").samples == 5
-    assert [path.name for path in tmp_path.iterdir()] == ["d"]
-
-
 def test_a_dead_worker_is_said_and_cleaned_up(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gandist.data.making.write._WORTH_A_POOL", 1)
     submit = ProcessPoolExecutor.submit
@@ -375,17 +305,24 @@ def test_a_dead_worker_is_said_and_cleaned_up(tmp_path: Path, photos: Path, monk
 
 
 def test_what_was_written_is_verified(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that loses bytes silently is noticed by the walk through the finished shards."""
-    index = prepare_module._index
+    """A disk that loses bytes silently is noticed when every finished shard is read back."""
+    digest_on_disk = ledger.digest_on_disk
 
-    def damaged(*arguments: Any) -> Any:
-        folder = arguments[-1]
-        shard = folder / "shard-000000.tar"
-        os.truncate(shard, shard.stat().st_size // 2)
-        return index(*arguments)
+    def lost(path: Path) -> str:
+        os.truncate(path, path.stat().st_size // 2)
+        return digest_on_disk(path)
 
-    monkeypatch.setattr(prepare_module, "_index", damaged)
-    refuses(DataError, "shard-000000.tar: damaged at byte", photos, tmp_path / "d")
+    monkeypatch.setattr(ledger, "digest_on_disk", lost)
+    refuses(DataError, "shard-000000.tar: does not hold what was written to it", photos, tmp_path / "d")
+
+
+def test_the_index_is_what_a_walk_through_the_shards_finds(tmp_path: Path, photos: Path) -> None:
+    prepared(photos, tmp_path / "d", shard_images=20, format="png")
+    index = read_index(tmp_path / "d")
+    walked = [scan(tmp_path / "d", shard.url, image_ext="png", classes=3) for shard in index.shards]
+    assert [each.shard for each in walked] == list(index.shards)
+    for name in ("offset", "size", "label"):
+        assert (np.concatenate([getattr(each, name) for each in walked]) == getattr(index, name)).all()
 
 
 def test_the_index_describes_the_images(tmp_path: Path, photos: Path) -> None:

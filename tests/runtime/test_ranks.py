@@ -28,6 +28,7 @@ def test_one_process_alone_agrees_with_itself() -> None:
     assert (ranks.rank, ranks.world, ranks.main) == (0, 1, True)
     assert [ranks.any(True), ranks.any(False)] == [True, False]
     assert ranks.from_main({"a": [1]}) == {"a": [1]}
+    assert ranks.to_main(["a", "b"]) == ["a", "b"]
     values = torch.tensor([1.0, 2.0])
     assert torch.equal(ranks.mean(values), values)
     norm = nn.BatchNorm1d(2)
@@ -81,6 +82,11 @@ def test_a_flag_on_any_rank_is_seen_on_all(seen: list[dict[str, Any]]) -> None:
 def test_the_value_of_rank_0_is_seen_on_all(seen: list[dict[str, Any]]) -> None:
     assert [one["from_main"] for one in seen] == [["", None, 0, [], {}]] * 2
     assert [one["nested"] for one in seen] == [True, True]
+
+
+def test_lines_of_all_ranks_reach_rank_0(seen: list[dict[str, Any]]) -> None:
+    assert seen[0]["to_main"] == [[], ["Zürich"], ["of 0", "", "of 1", "x" * 1000]]
+    assert seen[1]["to_main"] == [[], [], []]
 
 
 def test_means(seen: list[dict[str, Any]]) -> None:

@@ -37,6 +37,7 @@ def main(rank: int, store: str) -> None:
         "any": [ranks.any(flag) for flag in (False, rank == 0, rank == 1, True)],
         "from_main": [ranks.from_main(value if rank == 0 else "mine") for value in ("", None, 0, [], {})],
         "nested": ranks.from_main(nested if rank == 0 else None) == nested,
+        "to_main": [ranks.to_main(lines) for lines in ([], ["Zürich"] * rank, [f"of {rank}", "x" * 1000 * rank])],
         "mean": ranks.mean(torch.tensor([1.0, 10.0]) * (1 + 2 * rank)).tolist(),
     }
     mine = torch.tensor([float(rank)])

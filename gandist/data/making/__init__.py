@@ -1,1 +1,1 @@
-"""From pictures to indexed shards: what `gandist prepare` does. Import from the modules."""
+"""From pictures to indexed shards and a recipe: `gandist prepare` and `gandist new`. Import from the modules."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import hashlib
 import lzma
 import os
 import stat
@@ -34,12 +35,16 @@ _ENCRYPTED = 0x1
 
 @dataclass(eq=False)
 class Found:
-    """Images as they are found: path inside the source, name for people, place; and what was skipped, by kind."""
+    """Images as they are found: path inside the source, name for people, place; and what was skipped, by kind.
+
+    ``seals`` change when an archive that the images lie in does.
+    """
 
     paths: list[tuple[str, ...]] = field(default_factory=list)
     shown: list[str] = field(default_factory=list)
     payloads: list[Payload] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
+    seals: list[str] = field(default_factory=list)
 
     def add(self, name: str, shown: str, payload: Payload) -> None:
         """Take in a file called ``name`` (slashes between folders) if its name is an image's."""
@@ -61,6 +66,14 @@ class Found:
         self.shown += other.shown
         self.payloads += other.payloads
         self.skipped += other.skipped
+        self.seals += other.seals
+
+    def identity(self) -> str:
+        """Return a digest of the images' names and sizes and of when they were last changed."""
+        digest = hashlib.sha256("\0".join([*self.seals, *self.shown]).encode(errors="surrogateescape"))
+        for payload in self.payloads:
+            digest.update(payload.mark())
+        return digest.hexdigest()
 
 
 def is_archive(path: Path) -> bool:
@@ -98,8 +111,8 @@ def archive_members(path: Path, scratch: Path) -> Found:
     for ending, opener in _COMPRESSED_TAR.items():
         if name.endswith(ending):
             _decompress(path, opener, scratch)
-            return _tar_members(scratch, path.name)
-    return _tar_members(path, path.name)
+            return _tar_members(scratch, path)
+    return _tar_members(path, path)
 
 
 def _zip_members(path: Path) -> Found:
@@ -130,14 +143,20 @@ def _zip_members(path: Path) -> Found:
     return found
 
 
-def _tar_members(path: Path, shown: str) -> Found:
-    found = Found()
+def _tar_members(path: Path, original: Path) -> Found:
+    found = Found(seals=[seal(original)])
     for member in tar.walk(path):
         if member.kind == "file":
-            found.add(member.name, f"{shown}: {member.name}", TarMember(path, member.offset, member.size))
+            found.add(member.name, f"{original.name}: {member.name}", TarMember(path, member.offset, member.size))
         elif member.kind != "folder":
             found.skipped["links" if member.kind == "link" else "special files"] += 1
     return found
+
+
+def seal(path: Path) -> str:
+    """Return what changes when an archive does."""
+    status = path.stat()
+    return f"{path.name} {status.st_size} {status.st_mtime_ns}"
 
 
 def _decompress(path: Path, opener: object, scratch: Path) -> None:

@@ -18,12 +18,20 @@ from numpy.typing import NDArray
 FILE_LIMIT_BYTES = 64 << 20
 """Larger image files are rejected before they are read; so is a zip member that inflates beyond it."""
 
+NPY_MAGIC = b"\x93NUMPY"
+"""How the ``.npy`` form of an image begins."""
+
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
+_LIKELY_NAMES_BYTES = 512
 STORED, DEFLATED = 0, 8
 
 
 class PayloadError(ValueError):
-    """The bytes cannot be had; the message says why, and the caller adds the name."""
+    """The image cannot be had; the message says why, and the caller adds the name. ``kind`` is for counting."""
+
+    def __init__(self, reason: str, kind: str = "unreadable") -> None:
+        super().__init__(reason)
+        self.kind = kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,14 @@ class WholeFile:
             except OSError as error:
                 raise PayloadError(f"cannot be read ({error.strerror})") from None
 
+    def mark(self) -> bytes:
+        """Return what tells this image from another of the same name."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return b"gone;"
+        return b"%d %d;" % (status.st_size, status.st_mtime_ns)
+
 
 @dataclass(frozen=True, slots=True)
 class TarMember:
@@ -60,6 +76,10 @@ class TarMember:
     def read(self) -> bytes:
         """Return the member's bytes."""
         return _read_at(self.path, self.offset, self.size)
+
+    def mark(self) -> bytes:
+        """Return what tells this image from another of the same name."""
+        return b"%d %d;" % (self.offset, self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +96,15 @@ class ZipMember:
     def read(self) -> bytes:
         """Return the member's bytes, checked against the size and the checksum in the archive's directory."""
         _check_limit(max(self.size, self.stored_size))
-        signature, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(_read_at(self.path, self.header, _LOCAL_HEADER.size))
+        # the names in the header are of unknown length: usually one read is enough
+        head = _read_at(self.path, self.header, _LOCAL_HEADER.size, self.stored_size + _LIKELY_NAMES_BYTES)
+        signature, name_bytes, extra_bytes = _LOCAL_HEADER.unpack_from(head)
         if signature != b"PK\3\4":
             raise PayloadError("has no header where the zip's directory says (the archive is damaged)")
-        raw = _read_at(self.path, self.header + _LOCAL_HEADER.size + name_bytes + extra_bytes, self.stored_size)
+        begin = _LOCAL_HEADER.size + name_bytes + extra_bytes
+        raw = head[begin : begin + self.stored_size]
+        if len(raw) < self.stored_size:
+            raw = _read_at(self.path, self.header + begin, self.stored_size)
         if self.method == DEFLATED:
             inflate = zlib.decompressobj(-15)
             try:
@@ -90,6 +115,10 @@ class ZipMember:
             raise PayloadError("does not match its size or checksum in the zip (the archive is damaged)")
         return raw
 
+    def mark(self) -> bytes:
+        """Return what tells this image from another of the same name."""
+        return b"%d %d;" % (self.size, self.crc)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pixels:
@@ -97,28 +126,41 @@ class Pixels:
 
     pixels: NDArray[np.uint8]
 
+    def mark(self) -> bytes:
+        """Return what tells this image from another of the same name."""
+        return b"%d;" % zlib.crc32(np.ascontiguousarray(self.pixels).data)
+
 
 @dataclass(frozen=True, slots=True)
 class Broken:
     """An image that could not be had when it was looked up."""
 
     reason: str
+    kind: str = "unreadable"
 
     def read(self) -> bytes:
         """Say so."""
-        raise PayloadError(self.reason)
+        raise PayloadError(self.reason, self.kind)
+
+    def mark(self) -> bytes:
+        """Return what tells this image from another of the same name."""
+        return self.reason.encode(errors="replace") + b";"
 
 
 Payload = WholeFile | TarMember | ZipMember | Pixels | Broken
 
 
-def _read_at(path: Path, offset: int, size: int) -> bytes:
+def _read_at(path: Path, offset: int, size: int, more: int = 0) -> bytes:
+    """Return ``size`` bytes at ``offset``, and up to so many more that follow."""
     try:
-        with path.open("rb", buffering=0) as file:
-            data = os.pread(file.fileno(), size, offset)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.pread(descriptor, size + more, offset)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise PayloadError(f"cannot be read ({error.strerror})") from None
-    if len(data) != size:
+    if len(data) < size:
         raise PayloadError("is cut short (the archive is damaged)")
     return data
 

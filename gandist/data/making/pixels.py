@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import warnings
 from collections.abc import Sequence
@@ -13,25 +14,31 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gandist.data.decode import npy_header
-from gandist.data.making.payload import Payload, PayloadError, Pixels
+from gandist.data.making.payload import NPY_MAGIC, Payload, PayloadError, Pixels
 
 PIXEL_LIMIT = 1 << 24
 """Images with more pixels are rejected before they are decoded."""
 
-Fit = Literal["crop", "pad"]
+Fit = Literal["crop", "pad", "reject"]
 Resample = Literal["lanczos", "box"]
 Format = Literal["npy", "png", "webp", "jpeg"]
 
 EXTENSIONS: dict[Format, str] = {"npy": "npy", "png": "png", "webp": "webp", "jpeg": "jpg"}
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _FILTERS = {"lanczos": Image.Resampling.LANCZOS, "box": Image.Resampling.BOX}
+_npy_header = functools.cache(npy_header)
+_ORIENTATION = 0x0112  # a tag of EXIF
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How every image is made. ``pad`` surrounds with black and never enlarges unless ``allow_upscale``."""
+    """How every image is made.
+
+    ``crop`` keeps the largest square in the middle; ``pad`` surrounds with black, and never enlarges unless
+    ``allow_upscale``; ``reject`` takes square images only.
+    """
 
     resolution: int
     channels: Literal[1, 3]
@@ -42,53 +49,91 @@ class Recipe:
     allow_upscale: bool
 
 
+Size = tuple[int, int]
+"""Width and height in pixels."""
+
+
 @dataclass(frozen=True)
 class Rejected:
-    """An image that cannot be used, and why; ``size`` (width, height) where it is only too small."""
+    """An image that cannot be used, and why; ``size`` where that is the reason; ``kind`` is for counting."""
 
     reason: str
-    size: tuple[int, int] | None = None
-
-
-def make_all(payloads: Sequence[Payload], recipe: Recipe) -> list[bytes | Rejected]:
-    """Make a sample's image bytes from each payload."""
-    return [make(payload, recipe) for payload in payloads]
+    size: Size | None = None
+    kind: str = "unreadable"
 
 
 def make(payload: Payload, recipe: Recipe) -> bytes | Rejected:
     """Return the encoded image, or why there is none."""
+    return make_all([payload], recipe)[0]
+
+
+def make_all(payloads: Sequence[Payload], recipe: Recipe) -> list[bytes | Rejected]:
+    """Make a sample's image bytes from each payload."""
+    return [made for made, _ in make_and_measure(payloads, recipe)]
+
+
+def make_and_measure(payloads: Sequence[Payload], recipe: Recipe) -> list[tuple[bytes | Rejected, Size | None]]:
+    """Make a sample's image bytes from each payload; beside them stands the size in the source, if it is known."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, about oddities in files that it reads all the same
+        return [_make(payload, recipe) for payload in payloads]
+
+
+def _make(payload: Payload, recipe: Recipe) -> tuple[bytes | Rejected, Size | None]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, about oddities in files that it reads all the same
-            image = _open(payload, recipe.channels)
+        image = _open(payload, recipe.channels)
     except PayloadError as error:
-        return Rejected(str(error))
+        return Rejected(str(error), kind=error.kind), None
     except Exception as error:  # the decoders of hostile bytes raise nearly everything
-        return Rejected(_plain_reason(error))
-    side = min(image.size)
-    if recipe.fit == "crop" and side < recipe.resolution and not recipe.allow_upscale:
-        width, height = image.size
-        return Rejected(f"{width}x{height} px, smaller than {recipe.resolution} px", image.size)
-    square = _crop(image, recipe) if recipe.fit == "crop" else _pad(image, recipe)
-    return encode(square, recipe)
+        return _undecodable(error), None
+    refused = _refused(image.size, recipe)
+    if refused is not None:
+        return refused, image.size
+    square = _pad(image, recipe) if recipe.fit == "pad" else _crop(image, recipe)
+    return encode(square, recipe), image.size
 
 
-def _plain_reason(error: Exception) -> str:
+def _refused(size: Size, recipe: Recipe) -> Rejected | None:
+    """Return why an image of this size is not wanted, if so."""
+    width, height = size
+    if recipe.fit == "reject" and width != height:
+        return Rejected(f"{width}x{height} px, not square", size, "not square")
+    if recipe.fit != "pad" and min(size) < recipe.resolution and not recipe.allow_upscale:
+        return Rejected(f"{width}x{height} px, smaller than {recipe.resolution} px", size, "too small")
+    return None
+
+
+def _undecodable(error: Exception) -> Rejected:
     if isinstance(error, UnidentifiedImageError):
-        return f"is not an image of a known format ({', '.join(_FORMATS)})"
-    return f"cannot be decoded ({str(error) or type(error).__name__})"
+        return Rejected(f"is not an image of a known format ({', '.join(FORMATS)})", kind="not an image")
+    return Rejected(f"cannot be decoded ({str(error) or type(error).__name__})", kind="damaged")
 
 
 def _open(payload: Payload, channels: int) -> Image.Image:
     """Return the image, upright, in mode L or RGB."""
     if isinstance(payload, Pixels):
-        return Image.fromarray(payload.pixels).convert("L" if channels == 1 else "RGB")
-    with Image.open(io.BytesIO(payload.read()), formats=_FORMATS) as image:
+        return _in_mode(Image.fromarray(payload.pixels), channels)
+    raw = payload.read()
+    if raw.startswith(NPY_MAGIC):
+        return _in_mode(Image.fromarray(_array(raw)), channels)
+    with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
         width, height = image.size
         if width * height > PIXEL_LIMIT:
-            raise PayloadError(f"has {width}x{height} pixels, the limit is {PIXEL_LIMIT} in all")
+            raise PayloadError(f"has {width}x{height} pixels, the limit is {PIXEL_LIMIT} in all", "too large")
         image.load()
-        return flatten(ImageOps.exif_transpose(image), channels)
+        if image.getexif().get(_ORIENTATION, 1) != 1:  # turning copies the image
+            ImageOps.exif_transpose(image, in_place=True)
+        return flatten(image, channels)
+
+
+def _array(raw: bytes) -> NDArray[np.uint8]:
+    """Return the pixels in the ``.npy`` form of one image, as shards of raw images hold it."""
+    pixels: NDArray[np.uint8] = np.load(io.BytesIO(raw), allow_pickle=False)
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.size > 3 * PIXEL_LIMIT:
+        raise PayloadError(f"is an array of {pixels.dtype} of shape {pixels.shape}, not an image of bytes")
+    if pixels.ndim == 3 and pixels.shape[2] not in (1, 3):
+        raise PayloadError(f"is an array of shape {pixels.shape}, whose last length is not 1 or 3")
+    return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
 
 
 def flatten(image: Image.Image, channels: int) -> Image.Image:
@@ -108,7 +153,12 @@ def flatten(image: Image.Image, channels: int) -> Image.Image:
         image = Image.alpha_composite(white, image)
     if image.mode not in ("L", "RGB"):
         image = image.convert("L" if image.mode in ("1", "L") else "RGB")
-    return image.convert("L" if channels == 1 else "RGB")
+    return _in_mode(image, channels)
+
+
+def _in_mode(image: Image.Image, channels: int) -> Image.Image:
+    mode = "L" if channels == 1 else "RGB"
+    return image if image.mode == mode else image.convert(mode)  # converting copies even where nothing changes
 
 
 def _from_sixteen_bits(image: Image.Image) -> Image.Image:
@@ -125,7 +175,7 @@ def _crop(image: Image.Image, recipe: Recipe) -> Image.Image:
     left, top = (width - side) // 2, (height - side) // 2
     box = (left, top, left + side, top + side)
     if side == recipe.resolution:
-        return image.crop(box)
+        return image if width == height else image.crop(box)
     return image.resize((recipe.resolution,) * 2, _FILTERS[recipe.resample], box=box)
 
 
@@ -144,8 +194,7 @@ def _pad(image: Image.Image, recipe: Recipe) -> Image.Image:
 def encode(image: Image.Image, recipe: Recipe) -> bytes:
     """Return the bytes of a square image in the recipe's format."""
     if recipe.format == "npy":
-        pixels: NDArray[np.uint8] = np.asarray(image)
-        return npy_header(recipe.resolution, recipe.channels) + pixels.tobytes()
+        return _npy_header(recipe.resolution, recipe.channels) + image.tobytes()
     buffer = io.BytesIO()
     if recipe.format == "png":
         image.save(buffer, "PNG")

@@ -3,78 +3,40 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
+import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import PIL
+from PIL import features
 
+import gandist
 from gandist.data.decode import npy_header
+from gandist.data.making import plan
+from gandist.data.making.ledger import Ledger, OtherWorkError, load
 from gandist.data.making.pixels import EXTENSIONS, Format, Recipe, Resample
-from gandist.data.making.publish import check_free, published
-from gandist.data.making.sources import Source, open_source
-from gandist.data.making.write import SHOWN, Limits, Written, printable, write_shards
-from gandist.data.order import Ints, perm
+from gandist.data.making.preview import draw_preview
+from gandist.data.making.publish import Scratch, check_free, published
+from gandist.data.making.source import Source, identity_of
+from gandist.data.making.sources import open_source
+from gandist.data.making.summary import Summary
+from gandist.data.making.write import Limits, Part, printable, write_shards
 from gandist.data.shards.index import Index
 from gandist.data.shards.index_files import write_index
-from gandist.data.shards.scan import scan
-from gandist.errors import ConfigError, DataError, MachineError, did_you_mean
+from gandist.data.shards.scan import LABEL_FIELD
+from gandist.errors import ConfigError, DataError, MachineError
 
-PREVIEW_NAME = "preview.png"
 NPY_UP_TO_PX = 64
 """Up to here raw pixels take hardly more room than compressed ones inside a tar, and need no decoding."""
 
 _TAR_BLOCK = 512
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What :func:`prepare` did; ``str()`` of it is for people."""
-
-    destination: Path
-    source: str
-    images: int
-    shards: int
-    resolution: int
-    channels: int
-    class_counts: Mapping[str, int]
-    rejected: tuple[tuple[str, str], ...]
-    skipped: Mapping[str, int]
-    bytes: int
-    seconds: float
-
-    @property
-    def next_command(self) -> str:
-        """The command that trains on the new shards."""
-        knobs = f"--data.shards {shlex.quote(str(self.destination))} --data.resolution {self.resolution}"
-        return f"gandist train {knobs} --data.channels {self.channels}"
-
-    def __str__(self) -> str:
-        """Describe the result in a few lines."""
-        size = f"{self.bytes / 2**20:.1f} MiB"
-        lines = [
-            f"{self.destination}: {self.images} images of {self.resolution}x{self.resolution}x{self.channels} "
-            f"in {self.shards} shard(s), {size}, from {self.source}, in {self.seconds:.1f} s"
-        ]
-        if self.class_counts:
-            shown = [f"{printable(name)} {count}" for name, count in list(self.class_counts.items())[:20]]
-            more = [f"and {len(self.class_counts) - 20} more"] if len(self.class_counts) > 20 else []
-            lines.append(f"  {len(self.class_counts)} classes: {', '.join(shown + more)}")
-        else:
-            lines.append("  no classes (loose images)")
-        if self.rejected:
-            lines.append(f"  {len(self.rejected)} rejected:")
-            lines += [f"    {name}: {reason}" for name, reason in self.rejected[:SHOWN]]
-        if self.skipped:
-            lines.append(
-                "  skipped: " + ", ".join(f"{count} {printable(what)}" for what, count in self.skipped.items())
-            )
-        lines += [f"  have a look: {self.destination / PREVIEW_NAME}", f"  next: {self.next_command}"]
-        return "\n".join(lines)
 
 
 def prepare(
@@ -83,13 +45,16 @@ def prepare(
     *,
     resolution: int = 32,
     channels: Literal[1, 3] = 3,
-    fit: Literal["auto", "crop", "pad"] = "auto",
+    fit: Literal["auto", "crop", "pad", "reject"] = "auto",
     resample: Resample = "lanczos",
     format: Literal["auto", "npy", "png", "webp", "jpeg"] = "auto",
     quality: int = 95,
     allow_upscale: bool = False,
+    label: str = "auto",
+    image: str | None = None,
     classes: Sequence[str] | None = None,
     max_images: int | None = None,
+    validation: float | None = None,
     max_rejected: int = 0,
     shard_images: int = 8192,
     shard_mib: int = 256,
@@ -99,19 +64,26 @@ def prepare(
 ) -> Summary:
     """Make a folder of indexed shards from a source of images; it appears whole, or not at all.
 
+    Interrupted, killed or out of space, it goes on from the last finished shard when the same command is given again.
+
     Args:
-        source: a folder of class folders or of images, a zip or tar of one (several with commas), mnist:DIR,
-            fashion-mnist:DIR, torchvision:NAME:DIR, or glyphs.
+        source: a folder of class folders or of images, a zip or tar of one (several with commas), WebDataset shards
+            like DIR/{000..099}.tar, mnist:DIR, fashion-mnist:DIR, torchvision:NAME:DIR, or glyphs.
         destination: the folder of shards to make.
         resolution: height and width of every image, in pixels.
         channels: 3 for RGB, 1 for greyscale.
-        fit: crop the largest square in the middle, pad with black, or what suits the source.
+        fit: crop the largest square in the middle, pad with black, reject what is not square, or what suits the source.
         resample: lanczos, or box, which averages areas.
-        format: of the images in the shards; auto is raw npy up to 64 px and png above.
+        format: of the images in the shards; auto is raw npy up to 64 px and png above; webp is lossless.
         quality: of jpeg, 1 to 100.
         allow_upscale: accept and enlarge images that are smaller than the resolution.
+        label: where the classes are: folder, none, or in the samples of shards cls or json:KEY; auto takes cls where
+            shards have it, and class folders elsewhere.
+        image: the field that holds the image, for shards whose samples have several.
         classes: take these classes only, by name.
         max_images: take at most so many, chosen by the shuffle.
+        validation: hold out so many images, or this share of them, in DESTINATION/validation; the others are in
+            DESTINATION/train.
         max_rejected: go on without unusable images, up to so many.
         shard_images: images in a shard.
         shard_mib: size at which a shard ends, in MiB.
@@ -128,36 +100,36 @@ def prepare(
     begin = time.monotonic()
     destination = destination.expanduser()
     _check_options(resolution, quality, max_images, max_rejected, shard_images, shard_mib, workers)
+    plan.check_validation(validation)
     check_free(destination)
     _check_apart(source, destination)
+    limits = Limits(max_rejected, shard_images, shard_mib << 20)
     with published(destination) as scratch:
-        unpacked = scratch / ".source"
-        unpacked.mkdir()
-        found = open_source(source, unpacked, resolution=resolution, channels=channels, seed=seed, download=download)
+        shutil.rmtree(scratch.unpacked, ignore_errors=True)
+        scratch.unpacked.mkdir()
+        found = open_source(
+            source, scratch.unpacked, resolution=resolution, channels=channels, seed=seed, download=download,
+            label=label, image=image,
+        )  # fmt: skip
         recipe = Recipe(
             resolution, channels, found.fit if fit == "auto" else fit, resample,
-            _default_format(resolution) if format == "auto" else format, quality, allow_upscale,
+            default_format(resolution) if format == "auto" else format, quality, allow_upscale,
         )  # fmt: skip
-        chosen, labels, class_names = _choose(found, classes, max_images, seed)
-        _check_space(scratch, len(chosen), recipe)
+        chosen, labels, class_names = plan.choose(found, classes, max_images, seed)
+        parts = plan.divide(chosen, labels, validation)
+        ledger = _begun(scratch, _fingerprint(found, recipe, parts, class_names, limits), parts)
+        _check_space(scratch.folder, len(chosen) - ledger.consumed, recipe)
         written = write_shards(
-            found, chosen, labels, class_names, recipe, scratch,
-            limits=Limits(max_rejected, shard_images, shard_mib << 20),
-            workers=len(os.sched_getaffinity(0)) if workers is None else workers,
+            found, parts, recipe, scratch.set, ledger, scratch.ledger,
+            limits=limits, workers=len(os.sched_getaffinity(0)) if workers is None else workers,
         )  # fmt: skip
-        shutil.rmtree(unpacked)
-        index = _index(found, recipe, class_names, written, scratch)
-        write_index(index, scratch)
-        written.preview.save(scratch / PREVIEW_NAME, resolution)
-        size = sum(file.stat().st_size for file in scratch.iterdir())
-    return Summary(
-        destination, found.title, index.samples, len(index.shards), resolution, channels,
-        dict(zip(index.class_names, index.class_counts, strict=True)),
-        tuple((name, why.reason) for name, why in written.rejected), found.skipped, size, time.monotonic() - begin,
-    )  # fmt: skip
+        _describe(found, recipe, class_names, parts, written, scratch.set)
+        size = sum(file.stat().st_size for file in scratch.set.rglob("*") if file.is_file())
+    return _summary(destination, found, recipe, class_names, parts, written, ledger, size, time.monotonic() - begin)
 
 
-def _default_format(resolution: int) -> Format:
+def default_format(resolution: int) -> Format:
+    """Return the format that suits a resolution."""
     return "npy" if resolution <= NPY_UP_TO_PX else "png"
 
 
@@ -181,27 +153,44 @@ def _check_apart(source: str, destination: Path) -> None:
         raise DataError(f"{destination}: lies inside the source {folder}, which must not change. Write elsewhere.")
 
 
-def _choose(
-    source: Source, classes: Sequence[str] | None, max_images: int | None, seed: int
-) -> tuple[Ints, Ints, tuple[str, ...]]:
-    """Return the images to take, in the order to write them, their labels, and the names of the classes."""
-    names, labels = source.class_names, source.labels
-    if classes is not None:
-        if not names:
-            raise DataError(f"{source.title}: its images have no classes, so --classes cannot choose among them.")
-        for name in classes:
-            if name not in names:
-                known = ", ".join(printable(name) for name in names[:20])
-                raise DataError(f"{source.title}: has no class {name!r}; it has {known}.{did_you_mean(name, names)}")
-        taken = [number for number, name in enumerate(names) if name in classes]
-        renumbered = np.full(len(names) + 1, -1, dtype=np.int64)  # the last entry is for label -1
-        renumbered[taken] = np.arange(len(taken))
-        labels, names = renumbered[labels], tuple(names[number] for number in taken)
-    candidates = np.arange(len(labels)) if classes is None else np.flatnonzero(labels >= 0)
-    if not len(candidates):
-        raise DataError(f"{source.title}: holds no image of the classes {', '.join(classes or ())}.")
-    chosen = candidates[perm(len(candidates), seed)][:max_images]
-    return chosen, labels[chosen], names
+# --- going on from where an earlier run ended ----------------------------------------------------------------
+
+
+def _fingerprint(
+    source: Source, recipe: Recipe, parts: Sequence[Part], class_names: Sequence[str], limits: Limits
+) -> str:
+    """Return a digest of all that decides about the bytes, the encoders included."""
+    encoders = [features.version(name) for name in ("jpg", "zlib", "webp")]
+    plans = [
+        (part.name, *(sha256(each.tobytes()).hexdigest() for each in (part.numbers, part.labels))) for part in parts
+    ]
+    return identity_of(
+        gandist.__version__, PIL.__version__, encoders, source.title, source.identity, asdict(recipe),
+        list(class_names), plans, limits.shard_images, limits.shard_bytes,
+    )  # fmt: skip
+
+
+def _begun(scratch: Scratch, fingerprint: str, parts: Sequence[Part]) -> Ledger:
+    """Return what an earlier run of the same work has finished; what cannot be gone on with is removed."""
+    scratch.set.mkdir(exist_ok=True)
+    labels = np.concatenate([part.labels for part in parts])
+    try:
+        ledger = load(scratch.ledger, fingerprint, scratch.set, labels)
+    except OtherWorkError as why:
+        print(f"gandist: begins anew; what an earlier prepare left cannot be gone on with: {why}.", file=sys.stderr)
+        scratch.ledger.unlink()
+        ledger = Ledger(fingerprint)
+    scratch.begun = True
+    if not ledger.shards:
+        shutil.rmtree(scratch.set)
+        scratch.set.mkdir()
+    finished = {scratch.set / done.part / done.shard.url for done in ledger.shards}
+    for path in scratch.set.rglob("*"):
+        if path.is_file() and path not in finished:
+            path.unlink()  # it is half written
+    if ledger.shards:
+        print(f"gandist: goes on from {ledger.images} images that are there already.", file=sys.stderr)
+    return ledger
 
 
 def _check_space(folder: Path, images: int, recipe: Recipe) -> None:
@@ -218,24 +207,77 @@ def _check_space(folder: Path, images: int, recipe: Recipe) -> None:
         )
 
 
-def _index(source: Source, recipe: Recipe, class_names: tuple[str, ...], written: Written, folder: Path) -> Index:
-    """Walk through the written shards, which verifies them, and return their index."""
-    extension = EXTENSIONS[recipe.format]
-    scans = [scan(folder, name, image_ext=extension, classes=len(class_names)) for name in written.shards]
-    transform = {key: value for key, value in asdict(recipe).items() if key not in ("resolution", "channels")}
-    if recipe.format != "jpeg":
-        del transform["quality"]
+# --- what was made -------------------------------------------------------------------------------------------
+
+
+def _describe(
+    source: Source, recipe: Recipe, class_names: tuple[str, ...], parts: Sequence[Part], written: Ledger, folder: Path
+) -> None:
+    """Write the index of each part, and a picture beside it."""
+    first = 0
+    for part in parts:
+        last = first + len(part.numbers)
+        rejected = [
+            {"name": printable(source.name(int(part.numbers[position - first]))), "why": why.reason}
+            for position, why in written.rejected
+            if first <= position < last
+        ]
+        title = f"{source.title}, {part.name} part" if part.name else source.title
+        index = _index(title, recipe, class_names, written, part.name, rejected)
+        write_index(index, folder / part.name)
+        draw_preview(index, folder / part.name)
+        first = last
+
+
+def _index(
+    title: str, recipe: Recipe, class_names: tuple[str, ...], written: Ledger, part: str,
+    rejected: Sequence[dict[str, str]],
+) -> Index:  # fmt: skip
+    shards = [done for done in written.shards if done.part == part]
+    transform: dict[str, Any] = asdict(recipe)
+    for name in ("resolution", "channels") + (() if recipe.format == "jpeg" else ("quality",)):
+        del transform[name]
     return Index(
-        shards=tuple(each.shard for each in scans),
+        shards=tuple(done.shard for done in shards),
         resolution=recipe.resolution,
         channels=recipe.channels,
-        image_ext=(extension,),
+        image_ext=(EXTENSIONS[recipe.format],),
         class_names=class_names,
-        source=source.title,
-        label_source="cls" if class_names else None,
+        source=title,
+        label_source=LABEL_FIELD if class_names else None,
         transform={**transform, "transparency": "white"},
-        rejected=tuple({"name": printable(name), "why": why.reason} for name, why in written.rejected),
-        offset=np.concatenate([each.offset for each in scans]),
-        size=np.concatenate([each.size for each in scans]).astype(np.int32),
-        label=np.concatenate([each.label for each in scans]).astype(np.int32),
+        rejected=tuple(rejected),
+        offset=np.concatenate([done.offset for done in shards]),
+        size=np.concatenate([done.size for done in shards]).astype(np.int32),
+        label=np.concatenate([done.label for done in shards]).astype(np.int32),
+    )
+
+
+def _summary(
+    destination: Path, source: Source, recipe: Recipe, class_names: tuple[str, ...], parts: Sequence[Part],
+    written: Ledger, before: Ledger, size: int, seconds: float,
+) -> Summary:  # fmt: skip
+    numbers = np.concatenate([part.numbers for part in parts])
+    labels = np.concatenate([done.label for done in written.shards])
+    counts = np.bincount(labels[labels >= 0], minlength=len(class_names)).tolist()
+    in_part = Counter({part.name: 0 for part in parts if part.name})
+    for done in written.shards:
+        in_part[done.part] += done.shard.samples
+    return Summary(
+        destination=destination,
+        source=source.title,
+        images=written.images,
+        shards=len(written.shards),
+        resolution=recipe.resolution,
+        channels=recipe.channels,
+        class_counts=dict(zip(class_names, counts, strict=True)),
+        rejected=tuple((printable(source.name(int(numbers[at]))), why.reason) for at, why in written.rejected),
+        reasons=Counter(why.kind for _, why in written.rejected),
+        skipped=source.skipped,
+        widths=written.widths,
+        heights=written.heights,
+        bytes=size,
+        seconds=seconds,
+        parts=dict(in_part) if parts[0].name else {},
+        continued=before.images,
     )

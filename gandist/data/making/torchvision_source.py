@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from gandist.data.making.payload import Broken, Payload, PayloadError, Pixels
 from gandist.data.making.pixels import flatten
-from gandist.data.making.sources import Source
+from gandist.data.making.source import Source, identity_of
 from gandist.data.order import Ints
 from gandist.errors import DataError, did_you_mean
 
@@ -49,7 +50,8 @@ def torchvision_source(text: str, *, download: bool) -> Source:
             return Broken(f"cannot be read ({error})")
 
     title = f"torchvision {name} {split}"
-    return Source(title, class_names, labels, lambda i: f"{name} {split} image {i}", payload)
+    identity = identity_of(title, root, len(labels), zlib.crc32(labels.tobytes()))
+    return Source(title, identity, class_names, labels, lambda i: f"{name} {split} image {i}", payload)
 
 
 def _opened(name: str, root: Path, split: str, *, download: bool) -> Any:

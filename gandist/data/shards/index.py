@@ -9,17 +9,15 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gandist.data.order import Ints
+from gandist.data.shards.columns import ARRAYS, Arrays, Columns, pieces
 from gandist.errors import DataError
-
-ARRAYS = {"offset": np.int64, "size": np.int32, "label": np.int32}
-"""The arrays of an index, one entry for each sample."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,7 @@ class Index:
 
     ``class_names`` is empty for images without labels. ``label_source`` says where the labels were read: a field such
     as ``cls``, ``json:KEY``, ``folder``, or None. ``transform`` says how the images were made from their source.
+    ``mapped`` is set where the arrays are those of a file.
     """
 
     shards: tuple[Shard, ...]
@@ -52,40 +51,65 @@ class Index:
     offset: NDArray[np.int64]
     size: NDArray[np.int32]
     label: NDArray[np.int32]
+    mapped: Columns | None = None
+
+    @property
+    def columns(self) -> Columns:
+        """The arrays in a form that travels light to another process."""
+        return self.mapped or Columns(Arrays(self.offset, self.size, self.label))
 
     @property
     def samples(self) -> int:
         """Number of samples."""
         return len(self.offset)
 
-    @property
+    @functools.cached_property
     def counts(self) -> Ints:
         """Samples in each shard."""
         return np.array([shard.samples for shard in self.shards], dtype=np.int64)
 
-    @property
+    @functools.cached_property
     def class_counts(self) -> tuple[int, ...]:
         """Samples of each class; empty where there are no labels."""
-        return tuple(np.bincount(self.label[self.label >= 0], minlength=len(self.class_names)).tolist())
+        counts = np.zeros(len(self.class_names) + 1, dtype=np.int64)  # the first is for samples without a label
+        for piece in pieces(self.samples):
+            counts += np.bincount(self.label[piece] + 1, minlength=len(counts))
+        return tuple(counts[1:].tolist())
 
     @functools.cached_property
     def digest(self) -> str:
         """A digest of what the images are: the shards, and every sample's place and label."""
-        shards = [asdict(shard) for shard in self.shards]
+        shards = [vars(shard) for shard in self.shards]
         digest = hashlib.sha256(json.dumps([self.resolution, self.channels, self.class_names, shards]).encode())
         for name, kind in ARRAYS.items():
-            digest.update(getattr(self, name).astype(np.dtype(kind).newbyteorder("<")).tobytes())
+            digest.update(np.ascontiguousarray(getattr(self, name), dtype=np.dtype(kind).newbyteorder("<")).data)
         return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """The samples that a filter keeps: their numbers in the index, how many in each shard, and their labels."""
+    """The samples that a filter keeps: how many in each shard and class, and the label that each gets.
 
-    samples: Ints
+    ``renumbered`` holds the new label of every old one, -1 for those left out, and of -1 at its end; it is None where
+    all samples are kept as they are.
+    """
+
     counts: Ints
-    labels: Ints
     class_names: tuple[str, ...]
+    class_counts: tuple[int, ...]
+    renumbered: Ints | None
+
+    def samples(self, label: NDArray[np.int32]) -> NDArray[np.unsignedinteger[Any]]:
+        """Return the numbers of the kept samples in the index."""
+        if self.renumbered is None:
+            return np.arange(len(label), dtype=np.uint64)
+        small = np.uint32 if len(label) <= 1 << 32 else np.uint64
+        found = [np.flatnonzero(self.renumbered[label[p]] >= 0) + p.start for p in pieces(len(label))]
+        return np.concatenate([part.astype(small) for part in found])
+
+    def labels(self, label: NDArray[np.int32]) -> Ints:
+        """Return what labels of the index are among the kept classes."""
+        return label.astype(np.int64) if self.renumbered is None else self.renumbered[label]
 
 
 def keep(index: Index, classes: Sequence[int] | None) -> Kept:
@@ -96,17 +120,19 @@ def keep(index: Index, classes: Sequence[int] | None) -> Kept:
 
     """
     if classes is None:
-        return Kept(np.arange(index.samples), index.counts, index.label.astype(np.int64), index.class_names)
+        return Kept(index.counts, index.class_names, index.class_counts, None)
     chosen = check_classes(classes, index.class_names)
-    renumbered = np.full(len(index.class_names) + 1, -1, dtype=np.int64)  # the last entry is for label -1
+    renumbered = np.full(len(index.class_names) + 1, -1, dtype=np.int64)
     renumbered[chosen] = np.arange(len(chosen))
-    labels = renumbered[index.label]
-    samples = np.flatnonzero(labels >= 0)
-    if not len(samples):
+    ends = np.cumsum(index.counts)
+    counts = np.zeros(len(index.shards), dtype=np.int64)
+    for piece in pieces(index.samples):
+        samples = np.flatnonzero(renumbered[index.label[piece]] >= 0) + piece.start
+        counts += np.bincount(np.searchsorted(ends, samples, side="right"), minlength=len(counts))
+    if not counts.any():
         raise DataError(f"The shards hold no image of data.classes {chosen}.")
-    shard = np.searchsorted(np.cumsum(index.counts), samples, side="right")
-    counts = np.bincount(shard, minlength=len(index.shards)).astype(np.int64)
-    return Kept(samples, counts, labels[samples], tuple(index.class_names[number] for number in chosen))
+    names = tuple(index.class_names[number] for number in chosen)
+    return Kept(counts, names, tuple(index.class_counts[number] for number in chosen), renumbered)
 
 
 def check_classes(classes: Sequence[int], class_names: Sequence[str]) -> list[int]:

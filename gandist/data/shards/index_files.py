@@ -17,7 +17,8 @@ from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 
-from gandist.data.shards.index import ARRAYS, Index, Shard
+from gandist.data.shards.columns import ARRAYS, Arrays, Columns, parse, pieces
+from gandist.data.shards.index import Index, Shard
 from gandist.data.shards.store import check_size
 from gandist.errors import DataError
 
@@ -25,6 +26,7 @@ INDEX_NAME = "index.json"
 TENSORS_NAME = "index.safetensors"
 FORMAT, VERSION = "gandist-index", 1
 IMAGE_EXTENSIONS = ("npy", "png", "webp", "jpg", "jpeg")
+_SHARDS_LOOKED_AT = 1000
 
 _REMEDY = "Prepare the set again, or copy both index files again from where they came."
 
@@ -77,48 +79,84 @@ def _write_whole(path: Path, content: bytes) -> None:
 # --- reading -----------------------------------------------------------------------------------------------
 
 
-def read_index(folder: Path) -> Index:
-    """Read and check the index in ``folder``, and that every shard is there with its recorded size.
+def read_index(folder: Path, *, shards_elsewhere: bool = False) -> Index:
+    """Read and check the index in ``folder``, and that its shards are there too, if they should (:func:`check_shards`).
 
     Raises:
         DataError: the folder, the index or a shard is missing or damaged; the message says what to do.
 
     """
     path = folder / INDEX_NAME
-    content = _read_description(folder, path)
-    tensors = _read_tensors(folder / TENSORS_NAME, _get(content, "tensors_sha256", str, path))
-    index = Index(
-        shards=tuple(_shard(entry, path) for entry in _get(content, "shards", list, path)),
-        resolution=_get(content, "resolution", int, path),
-        channels=cast("Literal[1, 3]", _get(content, "channels", int, path)),
-        image_ext=_strings(content, "image_ext", path),
-        class_names=_strings(content, "class_names", path),
-        source=_get(content, "source", str, path),
-        label_source=_get(content, "label", str, path) if content.get("label") is not None else None,
-        transform=_get(content, "transform", dict, path),
-        rejected=tuple(_get(content, "rejected", list, path)),
-        **tensors,
-    )
-    _check(index, _get(content, "samples", int, path), path)
-    for shard in index.shards:
-        _check_shard(folder / shard.url, shard)
-    return index
-
-
-def _read_description(folder: Path, path: Path) -> Mapping[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        description = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(_missing(folder)) from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    index = load_index(description, folder / TENSORS_NAME, str(path))
+    if not shards_elsewhere:
+        check_shards(folder, index)
+    return index
+
+
+def load_index(description: bytes, tensors: bytes | Path, where: str) -> Index:
+    """Return the index in the contents of ``index.json`` and ``index.safetensors``, all of it checked.
+
+    Args:
+        description: the bytes of ``index.json``.
+        tensors: those of ``index.safetensors``; a file is mapped, not copied, and must stay as it is.
+        where: the first file's name in messages.
+
+    Raises:
+        DataError: either is damaged, or they do not fit each other.
+
+    """
+    content = _parse_description(description, where)
+    columns, arrays = _load_arrays(tensors, _get(content, "tensors_sha256", str, where))
+    index = Index(
+        shards=tuple(_shard(entry, where) for entry in _get(content, "shards", list, where)),
+        resolution=_get(content, "resolution", int, where),
+        channels=cast("Literal[1, 3]", _get(content, "channels", int, where)),
+        image_ext=_strings(content, "image_ext", where),
+        class_names=_strings(content, "class_names", where),
+        source=_get(content, "source", str, where),
+        label_source=_get(content, "label", str, where) if content.get("label") is not None else None,
+        transform=_get(content, "transform", dict, where),
+        rejected=tuple(_get(content, "rejected", list, where)),
+        **arrays._asdict(),
+        mapped=columns,
+    )
+    _check(index, _get(content, "samples", int, where), where)
+    return index
+
+
+def announced_tensors(description: bytes, where: str) -> tuple[int, str]:
+    """Return the size of the arrays that the contents of ``index.json`` announce, in bytes, and their SHA-256."""
+    content = _parse_description(description, where)
+    sample_bytes = sum(np.dtype(kind).itemsize for kind in ARRAYS.values())
+    return _get(content, "samples", int, where) * sample_bytes, _get(content, "tensors_sha256", str, where)
+
+
+def check_shards(folder: Path, index: Index) -> None:
+    """Raise :class:`DataError` unless the shards lie below ``folder`` with their recorded sizes.
+
+    At most a thousand of them, spread evenly, are looked at: on a file system shared by many nodes a hundred thousand
+    looks take minutes. Every shard is looked at again when it is opened.
+    """
+    for shard in index.shards[:: -(-len(index.shards) // _SHARDS_LOOKED_AT)]:
+        _check_shard(folder / shard.url, shard)
+
+
+def _parse_description(description: bytes, where: str) -> Mapping[str, Any]:
+    try:
+        content = json.loads(description)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is damaged, not JSON ({error}). {_REMEDY}") from None
+        raise DataError(f"{where}: is damaged, not JSON ({error}). {_REMEDY}") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise DataError(f"{path}: is not an index of gandist. {_REMEDY}")
+        raise DataError(f"{where}: is not an index of gandist. {_REMEDY}")
     if content.get("version") != VERSION:
         raise DataError(
-            f"{path}: has version {content.get('version')!r}, this gandist reads version {VERSION}. "
+            f"{where}: has version {content.get('version')!r}, this gandist reads version {VERSION}. "
             "Update gandist, or prepare the set again."
         )
     return content
@@ -130,68 +168,57 @@ def _missing(folder: Path) -> str:
     if not folder.is_dir():
         return f"{folder}: is a file. Give the folder that 'gandist prepare' wrote."
     if any(folder.glob("*.tar")):
-        return f"{folder}: holds tar files but no {INDEX_NAME}. Copy the index too, or make it with 'gandist index'."
+        return (
+            f"{folder}: holds tar files but no {INDEX_NAME}. Copy the index too, or make it, for exact order and "
+            f"exact resume: gandist index {folder}; or stream the files as they are: --data.shards '{folder}/*.tar'"
+        )
     return f"{folder}: holds no {INDEX_NAME}, so it is no prepared set. Make one with: gandist prepare {folder} SHARDS"
 
 
-def _read_tensors(path: Path, sha256: str) -> dict[str, Any]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}). {_REMEDY}") from error
+def _load_arrays(tensors: bytes | Path, sha256: str) -> tuple[Columns | None, Arrays]:
+    where = str(tensors) if isinstance(tensors, Path) else TENSORS_NAME
+    columns, raw = Columns.mapped(tensors) if isinstance(tensors, Path) else (None, tensors)
     if (found := hashlib.sha256(raw).hexdigest()) != sha256:
         raise DataError(
-            f"{path}: is damaged or belongs to another index: its SHA-256 is {found[:16]}..., "
+            f"{where}: is damaged or belongs to another index: its SHA-256 is {found[:16]}..., "
             f"{INDEX_NAME} says {sha256[:16]}.... {_REMEDY}"
         )
-    try:
-        tensors = load(raw)
-    except SafetensorError as error:
-        raise DataError(f"{path}: is not a safetensors file ({error}). {_REMEDY}") from None
-    for name, kind in ARRAYS.items():
-        if name not in tensors:
-            raise DataError(f"{path}: lacks the array {name!r}. {_REMEDY}")
-        if tensors[name].dtype != kind or tensors[name].ndim != 1:
-            raise DataError(f"{path}: {name!r} is {tensors[name].dtype} of shape {tensors[name].shape}. {_REMEDY}")
-    return {name: tensors[name] for name in ARRAYS}
+    return columns, columns.arrays() if columns else parse(raw, where)
 
 
-def _get(content: Mapping[str, Any], name: str, kind: type[T], path: Path) -> T:
+def _get(content: Mapping[str, Any], name: str, kind: type[T], where: str) -> T:
     value = content.get(name)
     if not isinstance(value, kind) or (kind is int and (isinstance(value, bool) or cast("int", value) < 0)):
-        raise DataError(f"{path}: {name!r} is {str(value)[:60]!r} where a {kind.__name__} belongs. {_REMEDY}")
+        raise DataError(f"{where}: {name!r} is {str(value)[:60]!r} where a {kind.__name__} belongs. {_REMEDY}")
     return value
 
 
-def _strings(content: Mapping[str, Any], name: str, path: Path) -> tuple[str, ...]:
-    values = _get(content, name, list, path)
+def _strings(content: Mapping[str, Any], name: str, where: str) -> tuple[str, ...]:
+    values = _get(content, name, list, where)
     if wrong := [value for value in values if not isinstance(value, str)]:
-        raise DataError(f"{path}: {name!r} contains {wrong[0]!r}, which is no text. {_REMEDY}")
+        raise DataError(f"{where}: {name!r} contains {wrong[0]!r}, which is no text. {_REMEDY}")
     return tuple(values)
 
 
-def _shard(entry: object, path: Path) -> Shard:
+def _shard(entry: object, where: str) -> Shard:
     if not isinstance(entry, dict):
-        raise DataError(f"{path}: 'shards' contains {entry!r}. {_REMEDY}")
-    url = _get(entry, "url", str, path)
+        raise DataError(f"{where}: 'shards' contains {entry!r}. {_REMEDY}")
+    url = _get(entry, "url", str, where)
     parts = PurePosixPath(url).parts
     if not parts or url.startswith("/") or ".." in parts or ":" in parts[0] or "\0" in url:
-        raise DataError(f"{path}: shard {url!r} is not a path inside the index's folder; an index may name no other.")
+        raise DataError(f"{where}: shard {url!r} is not a path inside the index's folder; an index may name no other.")
     digest = entry.get("sha256")
     if digest is not None:
-        digest = _get(entry, "sha256", str, path)
-    return Shard(url, _get(entry, "bytes", int, path), _get(entry, "samples", int, path), digest)
+        digest = _get(entry, "sha256", str, where)
+    return Shard(url, _get(entry, "bytes", int, where), _get(entry, "samples", int, where), digest)
 
 
-def _check(index: Index, samples: int, path: Path) -> None:
+def _check(index: Index, samples: int, where: str) -> None:
     """Check that the parts of an index fit each other."""
 
     def check(good: bool, what: str) -> None:
         if not good:
-            raise DataError(f"{path}: {what}. {_REMEDY}")
+            raise DataError(f"{where}: {what}. {_REMEDY}")
 
     lengths = {name: len(getattr(index, name)) for name in ARRAYS}
     check(index.channels in (1, 3), f"'channels' is {index.channels}, not 1 or 3")
@@ -203,9 +230,13 @@ def _check(index: Index, samples: int, path: Path) -> None:
     labels = len(index.class_names)
     low, high = int(index.label.min()), int(index.label.max())
     check(low >= -1 and high < labels, f"labels run from {low} to {high}, with {labels} classes")
-    ends = np.repeat([shard.bytes for shard in index.shards], index.counts)
-    inside = (index.offset >= 0) & (index.size > 0) & (index.offset <= ends - index.size)
-    check(bool(inside.all()), f"sample {int(np.argmin(inside))} lies outside its shard")
+    lengths_of, ends = np.array([shard.bytes for shard in index.shards]), np.cumsum(index.counts)
+    for piece in pieces(samples):
+        held = np.clip(ends, piece.start, piece.stop)  # of the piece's samples, up to the end of each shard
+        length = np.repeat(lengths_of, held - np.concatenate([[piece.start], held[:-1]]))
+        offset, size = index.offset[piece], index.size[piece]
+        inside = (offset >= 0) & (size > 0) & (offset <= length - size)
+        check(bool(inside.all()), f"sample {piece.start + int(np.argmin(inside))} lies outside its shard")
 
 
 def _check_shard(path: Path, shard: Shard) -> None:

@@ -13,10 +13,13 @@ import numpy as np
 from gandist.data.order import Ints
 from gandist.data.shards import tar
 from gandist.data.shards.index import Shard
+from gandist.data.shards.labels import TEXT_LIMIT_BYTES
 from gandist.errors import DataError
 
 LABEL_FIELD = "cls"
-_LABEL_LIMIT_BYTES = 20
+
+Fields = Mapping[str, tar.Member]
+"""The members of one sample, by lower-case field."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,38 +59,56 @@ def scan(folder: Path, url: str, *, image_ext: str, classes: int) -> Scan:
     return Scan(Shard(url, size, len(rows), digest), *columns)
 
 
-def samples(path: Path) -> Iterator[tuple[str, Mapping[str, tar.Member]]]:
+def samples(path: Path, called: str | None = None) -> Iterator[tuple[str, Fields]]:
     """Yield the samples of a shard: key, and members by field. Folders and names without a field belong to none."""
+    return ((key, fields) for key, fields in groups(path, called) if key)
+
+
+def groups(path: Path, called: str | None = None) -> Iterator[tuple[str, Fields]]:
+    """Yield the samples of a shard, and each file that belongs to none under the key ``""``, by its name.
+
+    Args:
+        path: the shard.
+        called: what to call it in messages, where that is not its path.
+
+    Raises:
+        DataError: the shard is damaged, holds links or devices, or a sample is torn apart or has a member twice.
+
+    """
+    where = str(path) if called is None else called
     seen: set[str] = set()
     key, fields = "", dict[str, tar.Member]()
-    for member in tar.walk(path):
-        if member.kind in ("link", "special"):
-            raise _wrong(path, member, f"is a {member.kind}, not a file")
+    for member in tar.walk(path, called):
+        if member.kind == "folder":
+            continue
+        if member.kind != "file":
+            raise _wrong(where, member, f"is a {member.kind}, not a file")
         member_key, field = tar.split_name(member.name)
-        if member.kind == "folder" or not member_key:
+        if not member_key:
+            yield "", {member.name: member}
             continue
         if member_key != key:
             if fields:
                 yield key, fields
             if member_key in seen:
-                raise _wrong(path, member, "stands apart from the other members of its sample")
+                raise _wrong(where, member, "stands apart from the other members of its sample")
             key, fields = member_key, {}
             seen.add(key)
         if field in fields:
-            raise _wrong(path, member, "is there twice")
+            raise _wrong(where, member, "is there twice")
         fields[field] = member
     if fields:
         yield key, fields
 
 
-def _label(path: Path, file: BufferedReader, key: str, fields: Mapping[str, tar.Member], classes: int) -> int:
+def _label(path: Path, file: BufferedReader, key: str, fields: Fields, classes: int) -> int:
     member = fields.get(LABEL_FIELD)
     if member is None:
         raise DataError(f"{path}: sample {key!r} has no label ({LABEL_FIELD} member), though the set has classes.")
     file.seek(member.offset)
-    text = file.read(min(member.size, _LABEL_LIMIT_BYTES + 1)).strip()
-    if len(text) > _LABEL_LIMIT_BYTES or not text.isdigit() or int(text) >= classes:
-        raise _wrong(path, member, f"holds {text[:40]!r}, not a class number from 0 to {classes - 1}")
+    text = file.read(min(member.size, TEXT_LIMIT_BYTES + 1)).strip()
+    if len(text) > TEXT_LIMIT_BYTES or not text.isdigit() or int(text) >= classes:
+        raise _wrong(str(path), member, f"holds {text[:40]!r}, not a class number from 0 to {classes - 1}")
     return int(text)
 
 
@@ -96,5 +117,5 @@ def _rewound(file: BufferedReader) -> BufferedReader:
     return file
 
 
-def _wrong(path: Path, member: tar.Member, what: str) -> DataError:
-    return DataError(f"{path}: byte {member.offset}: member {member.name!r} {what}.")
+def _wrong(where: str, member: tar.Member, what: str) -> DataError:
+    return DataError(f"{where}: byte {member.offset}: member {tar.quoted(member.name)} {what}.")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from gandist.data.shards.index import Shard
 from gandist.errors import DataError
@@ -15,6 +16,9 @@ from gandist.errors import DataError
 _OPEN_LIMIT = 256  # half of the smallest usual limit of a process
 _TRIES = 3  # network file systems drop a handle now and then
 _FIRST_PAUSE_SECONDS = 0.1
+_LOOKED_AT = 16
+
+T = TypeVar("T")
 
 
 class Places(Protocol):
@@ -75,18 +79,19 @@ class Store:
             DataError: the shard is gone, has another size than when it was indexed, or cannot be read.
 
         """
-        for attempt in range(_TRIES):
-            try:
-                data = os.pread(self._descriptor(shard), size, offset)
-                break
-            except OSError as error:
-                self._forget(shard)
-                if attempt + 1 == _TRIES or isinstance(error, FileNotFoundError):
-                    raise DataError(f"{self.name(shard)}: cannot be read ({error.strerror or error}).") from error
-                time.sleep(_FIRST_PAUSE_SECONDS * 4**attempt)
-        if len(data) != size:
-            raise DataError(f"{self.name(shard)}: ends at byte {offset + len(data)}; it changed while it was read.")
+        data = self._patiently(shard, lambda descriptor: os.pread(descriptor, size, offset))
+        self._check_whole(shard, offset, len(data), size)
         return data
+
+    def read_into(self, shard: int, offset: int, size: int, buffers: Sequence[memoryview]) -> None:
+        """Fill the buffers, which hold ``size`` bytes together, with what lies at ``offset`` of a shard.
+
+        Raises:
+            DataError: as :meth:`read`.
+
+        """
+        done = self._patiently(shard, lambda descriptor: os.preadv(descriptor, buffers, offset))
+        self._check_whole(shard, offset, done, size)
 
     def name(self, shard: int) -> str:
         """Return what to call a shard in a message."""
@@ -97,6 +102,22 @@ class Store:
         for shard in list(self._open):
             self._forget(shard)
 
+    def _patiently(self, shard: int, read: Callable[[int], T]) -> T:
+        """Return what ``read`` makes of a shard's descriptor; what may be a passing error gets another try."""
+        for attempt in range(_TRIES):
+            try:
+                return read(self._descriptor(shard))
+            except OSError as error:
+                self._forget(shard)
+                if attempt + 1 == _TRIES or isinstance(error, FileNotFoundError):
+                    raise DataError(f"{self.name(shard)}: cannot be read ({error.strerror or error}).") from error
+                time.sleep(_FIRST_PAUSE_SECONDS * 4**attempt)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _check_whole(self, shard: int, offset: int, done: int, size: int) -> None:
+        if done != size:
+            raise DataError(f"{self.name(shard)}: ends at byte {offset + done}; it changed while it was read.")
+
     def _descriptor(self, shard: int) -> int:
         if self._owner != os.getpid():  # after a fork the parent's descriptors are its own to close
             self._open, self._owner = OrderedDict(), os.getpid()
@@ -104,10 +125,20 @@ class Store:
         if descriptor is not None:
             self._open.move_to_end(shard)
             return descriptor
+        self._let_go_of_deleted()
         descriptor = self._open[shard] = self._places.open(shard)
         if len(self._open) > _OPEN_LIMIT:
             self._forget(next(iter(self._open)))
         return descriptor
+
+    def _let_go_of_deleted(self) -> None:
+        """Close shards that a cache has deleted, since an open file keeps its space on the disk.
+
+        Those that were longest unused are looked at; the others' turn comes, and looking costs time.
+        """
+        for shard in [*itertools.islice(self._open, _LOOKED_AT)]:
+            if os.fstat(self._open[shard]).st_nlink == 0:
+                self._forget(shard)
 
     def _forget(self, shard: int) -> None:
         descriptor = self._open.pop(shard, None)

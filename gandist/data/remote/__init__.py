@@ -1,0 +1,1 @@
+"""Shards from afar: addresses, fetching, a cache on this node, what comes next. Import from the modules."""
