@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tarfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +25,15 @@ import numpy as np
 import pytest
 from pictures import png, tar_of
 
+from gandist.cli import main
 from gandist.data.making.prepare import prepare
+from gandist.errors import EXIT_USER_ERROR
 
 MEMORY_MARGIN_MIB = 150  # over what a harmless shard takes; each bomb is larger
-TRAIN = ("train", "--debug", "--data.resolution", "8", "--model.arch", "mlp", "--execution.device", "cpu")
+TRAIN = (
+    "train", "--debug", "--data.resolution", "8", "--model.arch", "mlp", "--execution.device", "cpu",
+    "--execution.precision", "fp32",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -208,7 +213,7 @@ def test_prepare_uses_none_of_it(tmp_path: Path, threat: str, harmless: dict[str
     assert "Traceback" not in outcome.said
 
 
-@pytest.mark.parametrize("threat", ["pickled members", "pickled npy", "xz bomb", "image bomb"])
+@pytest.mark.parametrize("threat", ["pickled members", "xz bomb", "image bomb"])
 def test_a_stream_uses_none_of_it(tmp_path: Path, threat: str, harmless: dict[str, float]) -> None:
     THREATS[threat][0](tmp_path)
     outcome = stream(tmp_path)
@@ -243,45 +248,53 @@ def test_names_are_never_paths(tmp_path: Path) -> None:
 # --- recipes and indexes -----------------------------------------------------------------------------------------
 
 
+def refused(words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a verb in this process, which must refuse; return what it says."""
+    capsys.readouterr()
+    assert main(list(words)) == EXIT_USER_ERROR
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert not Path("canary").exists()
+    assert not Path("runs").exists()
+    return said
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("knob", ["shards", "root"])
 @pytest.mark.parametrize(
-    "shards",
+    "place",
     ["pipe:touch canary", "pipe:touch canary {0..3}", "-", "x::y.tar", "${HOME}/a.tar", "ftp://host/a.tar",
      "http://example.org/set", "https://user:secret@example.org/set"],
 )  # fmt: skip
-def test_a_recipe_runs_nothing_and_reads_nowhere_else(tmp_path: Path, shards: str) -> None:
-    recipe = tmp_path / "recipe.yaml"
-    for knob in ("shards", "root"):
-        data = {"shards": shards} if knob == "shards" else {"shards": "index", "root": shards}
-        recipe.write_text(json.dumps({"data": data, "model": {"arch": "mlp"}, "execution": {"device": "cpu"}}))
-        if knob == "root":
-            (tmp_path / "photos").mkdir(exist_ok=True)
-            (tmp_path / "photos" / "a.png").write_bytes(png(1))
-            if not (tmp_path / "index").exists():
-                prepare(str(tmp_path / "photos"), tmp_path / "index", resolution=8, workers=0)
-        outcome = run(tmp_path, "train", "recipe.yaml")
-        assert outcome.code == 2, outcome.said
-        assert not (tmp_path / "canary").exists()
-        assert not (tmp_path / "runs").exists()
-        assert "secret" not in outcome.said
-        assert "Traceback" not in outcome.said
+def test_a_recipe_runs_nothing_and_reads_nowhere_else(
+    here: Path, knob: str, place: str, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare(str(photos), here / "index", resolution=8, workers=0)
+    data = {"shards": "index", "resolution": 8, knob: place}
+    recipe = {"data": data, "model": {"arch": "mlp"}, "execution": {"device": "cpu", "precision": "fp32"}}
+    (here / "recipe.yaml").write_text(json.dumps(recipe))
+    said = refused(["train", "recipe.yaml"], capsys)
+    assert "secret" not in said
+    assert place.split("@")[-1].split(" ")[0].split("{")[0] in said
 
 
-@pytest.mark.parametrize(
-    "url", ["../outside.tar", "/etc/passwd", "pipe:touch canary", "https://evil.org/x.tar", "a\0b"]
-)
-def test_an_index_names_no_place_but_its_own(tmp_path: Path, url: str) -> None:
-    tar_of(tmp_path / "outside.tar", good())
-    (tmp_path / "set").mkdir()
-    tar_of(tmp_path / "set" / "x.tar", good())
-    assert run(tmp_path, "index", "set").code == 0
-    path = tmp_path / "set" / "index.json"
+@pytest.mark.parametrize("url", ["../outside.tar", "/etc/passwd", "pipe:touch canary", "https://evil.org/x.tar", "\0"])
+def test_an_index_names_no_place_but_its_own(here: Path, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    tar_of(here / "outside.tar", good())
+    (here / "set").mkdir()
+    tar_of(here / "set" / "x.tar", good())
+    assert main(["index", "set", "--workers", "0"]) == 0
+    path = here / "set" / "index.json"
     content = json.loads(path.read_text())
     content["shards"][0]["url"] = url
     path.write_text(json.dumps(content))
-    outcome = run(tmp_path, *TRAIN, "--data.shards", "set")
-    assert outcome.code == 2, outcome.said
-    assert "inside" in outcome.said
-    assert not (tmp_path / "canary").exists()
+    assert "inside" in refused([*TRAIN, "--data.shards", "set"], capsys)
 
 
 def test_a_shard_that_changed_is_refused(tmp_path: Path) -> None:

@@ -136,6 +136,9 @@ def test_names_come_from_the_source(source: str, name: str) -> None:
 
 def trains(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Play a few small rounds of a recipe; its networks are made small too."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)  # it keeps one precision for each process
     small = ["--model.dcgan.generator_channels", "4", "--model.dcgan.discriminator_channels", "4"]
     small += ["--model.resnet.generator_channels", "16", "--model.resnet.discriminator_channels", "16"]
     monkeypatch.setattr("gandist.debug.ROUNDS", 2)
