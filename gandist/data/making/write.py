@@ -114,8 +114,8 @@ def too_many(
     if small := [(min(why.size), name, why.size) for name, why in named if why.kind == "too small" and why.size]:
         _, name, (width, height) = min(small)
         lines.append(
-            f"The smallest is {name} with {width}x{height} px. Enlarge such images with --allow-upscale, "
-            "or choose a smaller --resolution."
+            f"The smallest is {name} with {width}x{height} px. Surround such images with black "
+            "(--fit pad), enlarge them (--allow-upscale), or choose a smaller --resolution."
         )
     if kinds["not square"]:
         lines.append("Images that are not square are made so by --fit crop or --fit pad.")
