@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from trainer_runs import Launch, await_that, digests, make_config, metrics, play
 
+from gandist.data.making.prepare import prepare
+from gandist.data.shards.index_files import read_index
 from gandist.errors import EXIT_PREEMPTED, CheckpointError, ResumeError
 from gandist.trainer import Insistence, Trainer
 
@@ -34,6 +36,38 @@ def test_killed_at_a_random_moment_and_rerun_is_bitwise_the_straight_run(
     assert again.resumed_at, "killed before the first checkpoint: the test did not resume"
     assert digests(config.folder) == digests(straight.folder)
     assert metrics(config.folder) == metrics(straight.folder)
+
+
+def test_killed_while_it_reads_shards_and_rerun_is_bitwise_the_straight_run(tmp_path: Path, launch: Launch) -> None:
+    """Over several epochs of real shards, with classes, mirroring, and an image that must be replaced in each epoch."""
+    shards = tmp_path / "shards"
+    prepare("glyphs:300", shards, resolution=8, channels=1, format="png", shard_images=70, workers=0)
+    spoil_an_image(shards)
+    data = {"shards": str(shards), "chunk": 4, "block": 64, "lanes": 2, "stripe": 8, "bad_images": 0.01}
+    changes = {"data": data, "model": {"conditional": True}, "execution": {"workers": 2}, **ROUNDS}
+    straight = play(make_config(tmp_path / "straight", changes))
+    assert "The next image of the shard takes its place" in (straight.folder / "events.log").read_text()
+
+    config = make_config(tmp_path / "killed", changes)
+    rows = random.randrange(5, 40)
+    ranks = launch(config)
+    log = config.folder / "metrics.jsonl"
+    await_that(lambda: log.is_file() and log.read_bytes().count(b"\n") >= rows, f"{rows} rows", ranks)
+    ranks.kill()
+    again = play(config)
+
+    assert again.resumed_at, "killed before the first checkpoint: the test did not resume"
+    assert digests(config.folder) == digests(straight.folder)
+
+
+def spoil_an_image(shards: Path) -> None:
+    """Overwrite the pixels of one image, so that its shard is whole and the image is not."""
+    index = read_index(shards)
+    path = shards / index.shards[1].url
+    raw = bytearray(path.read_bytes())
+    at, size = int(index.offset[80]), int(index.size[80])
+    raw[at + 40 : at + size] = bytes(size - 40)
+    path.write_bytes(raw)
 
 
 def test_bf16_resumes_bitwise(tmp_path: Path) -> None:
