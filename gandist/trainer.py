@@ -32,6 +32,7 @@ from gandist.runtime.checkpoint import (
 from gandist.runtime.distributed import Ranks
 from gandist.runtime.files import write_text
 from gandist.runtime.preemption import StopRequest, remove_stale_request
+from gandist.runtime.saver import BackgroundSaver
 from gandist.runtime.schedule import crossed, factor
 from gandist.runtime.status import Outcome, write_status
 from gandist.runtime.tracking import AnyTracker, NullTracker, Tracker, check_tracking
@@ -90,6 +91,7 @@ class Trainer:
         )
         self.play = STRATEGIES[config.update.strategy]
         self.store = CheckpointStore(self.folder / "checkpoints", config.checkpoint.keep)
+        self.saver = BackgroundSaver(self.store)
         self.clock = Clock()
         self.window = Window()
         self.tracker: AnyTracker = NullTracker()
@@ -253,19 +255,27 @@ class Trainer:
         self.tracker.picture(self.clock.images_seen, "samples/ema", path)
 
     def _save(self, must: bool) -> None:
-        """Publish a checkpoint; a failure ends the run only if it ``must`` succeed, else the next one tries again."""
-        problem = None
+        """Begin a checkpoint, which is written in the background; one that ``must`` succeed is waited for.
+
+        A failure ends the run only if it must succeed; else it is told, and the next checkpoint tries again.
+        """
         state = {**self._state(), "window": self.window.state(self.ranks.mean)}
+        problem = None
         if self.ranks.main:
             try:
-                self.store.save(self.clock.images_seen, self._parts(), state)
+                self.saver.save(self.clock.images_seen, self._parts(), state)
+            except CheckpointError as error:
+                self.tracker.event(f"NOT SAVED: {error} The run goes on and tries again.")
+        if not must:
+            return
+        if self.ranks.main:
+            try:
+                self.saver.finish()
             except CheckpointError as error:
                 problem = str(error)
         problem = self.ranks.from_main(problem)
-        if problem and must:
-            raise CheckpointError(problem)
         if problem:
-            self.tracker.event(f"NOT SAVED: {problem} The run goes on and tries again at the next checkpoint.")
+            raise CheckpointError(problem)
 
     def _parts(self) -> dict[str, Part]:
         g, d = self.game.generator, self.game.discriminator
