@@ -16,7 +16,15 @@ from gandist.config import AdamConfig, Config, differences, dump, to_yaml
 from gandist.data.image_set import Reading
 from gandist.data.images import open_images
 from gandist.data.loader import Batch, batches, check_divides, describe_reading
-from gandist.errors import EXIT_DONE, EXIT_PREEMPTED, CheckpointError, ConfigError, ResumeError
+from gandist.errors import (
+    EXIT_DONE,
+    EXIT_PREEMPTED,
+    CheckpointError,
+    ConfigError,
+    MachineError,
+    ResumeError,
+    RunError,
+)
 from gandist.evaluation.sample import GeneratorCard, draw, fixed_latents, save_grid
 from gandist.models.contract import ImageShape
 from gandist.models.layers import couples_batch
@@ -31,6 +39,7 @@ from gandist.runtime.checkpoint import (
 )
 from gandist.runtime.distributed import Ranks
 from gandist.runtime.files import write_text
+from gandist.runtime.lease import LEASE_NAME, Lease
 from gandist.runtime.preemption import StopRequest, remove_stale_request
 from gandist.runtime.saver import BackgroundSaver
 from gandist.runtime.schedule import crossed, factor
@@ -98,7 +107,12 @@ class Trainer:
         self.bad_images = self.damaged_shards = 0  # that this rank met since it started
         self.untold: list[str] = []  # what this rank has to say in events.log, which rank 0 writes
         self.resumed_at: int | None = None
-        self.metrics_bytes = self._resume(insistence or Insistence())
+        self.lease = self._take_folder()
+        try:
+            self.metrics_bytes = self._resume(insistence or Insistence())
+        except BaseException:
+            self._let_go_of_folder()
+            raise
 
     # --- the loop ----------------------------------------------------------------------------------------------
 
@@ -114,6 +128,7 @@ class Trainer:
             raise
         finally:
             stop.close()
+            self._let_go_of_folder()
 
     def _loop(self, stop: StopRequest) -> None:
         stream = self._real_images()
@@ -136,6 +151,7 @@ class Trainer:
             )
             self.window.add(played.statistics, self.images_per_round)
             if log:
+                self._check_folder_is_ours()
                 self._log()
             if crossed(self.config.samples.every_kimg, before, after):
                 self._sample()
@@ -259,6 +275,7 @@ class Trainer:
 
         A failure ends the run only if it must succeed; else it is told, and the next checkpoint tries again.
         """
+        self._check_folder_is_ours()
         state = {**self._state(), "window": self.window.state(self.ranks.mean)}
         problem = None
         if self.ranks.main:
@@ -350,7 +367,7 @@ class Trainer:
         """Say in the run folder why the run ended; the last checkpoint is as it was."""
         reason = f"{type(error).__name__}: {error}"
         self.tracker.close("failed", f"Failed at {self.clock.images_seen / 1000:g} kimg: {reason}")
-        if self.ranks.main and (self.folder / "status.json").is_file():
+        if self.lease is not None and self.lease.held and (self.folder / "status.json").is_file():
             write_status(self.folder, "failed", self.clock.images_seen, reason=reason)
 
     def shut_down(self) -> None:
@@ -361,6 +378,38 @@ class Trainer:
         del self.game, self.average
         gc.collect()
         self.accelerator.end_training()
+
+    # --- whose folder it is --------------------------------------------------------------------------------------
+
+    def _take_folder(self) -> Lease | None:
+        """Take the run folder on rank 0, or refuse on all ranks."""
+        lease, failure = None, None
+        if self.ranks.main:
+            try:
+                lease = Lease.take(self.folder)
+                self.store.fence = lease.check
+            except MachineError as error:
+                failure = str(error)
+        failure = self.ranks.from_main(failure)
+        if failure:
+            raise MachineError(failure)
+        return lease
+
+    def _let_go_of_folder(self) -> None:
+        if self.lease is not None:
+            self.lease.close()
+
+    def _check_folder_is_ours(self) -> None:
+        """End all ranks if another attempt has taken the folder."""
+        failure = None
+        if self.lease is not None:
+            try:
+                self.lease.check()
+            except RunError as error:
+                failure = str(error)
+        failure = self.ranks.from_main(failure)
+        if failure:
+            raise RunError(failure)
 
     # --- continuing ------------------------------------------------------------------------------------------------
 
@@ -436,7 +485,8 @@ def check_folder(config: Config) -> None:
         raise ConfigError(f"{folder}: a file is in the place of the run's folder. Choose another --run.name.")
     if not folder.is_dir() or (folder / "config.yaml").is_file():
         return
-    strangers = [entry.name for entry in folder.iterdir() if not entry.name.startswith(("slurm-", "STOP", "wandb"))]
+    expected = ("slurm-", "STOP", "wandb", LEASE_NAME)
+    strangers = [entry.name for entry in folder.iterdir() if not entry.name.startswith(expected)]
     if strangers:
         raise ConfigError(
             f"{folder}: holds {sorted(strangers)[0]!r} and is not a run of gandist. Choose another --run.name or "

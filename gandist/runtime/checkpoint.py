@@ -29,7 +29,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from gandist.errors import CheckpointError
+from gandist.errors import CheckpointError, RunError
 from gandist.runtime.files import digest, flush_file, flush_folder, write_json, write_text
 
 FORMAT = "gandist-checkpoint"
@@ -62,11 +62,19 @@ class Checkpoint:
 
 
 class CheckpointStore:
-    """The checkpoints of one run. Only rank 0 writes; every rank reads."""
+    """The checkpoints of one run. Only rank 0 writes; every rank reads.
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    Args:
+        folder: that holds them.
+        keep: newest checkpoints that are kept.
+        fence: called just before a checkpoint is published; raises an error if that is no longer ours to do.
+
+    """
+
+    def __init__(self, folder: Path, keep: int, fence: Callable[[], None] | None = None) -> None:
         self.folder = folder
         self.keep = keep
+        self.fence = fence
 
     def names(self) -> list[str]:
         """Return the names of the published checkpoints, oldest first."""
@@ -79,6 +87,7 @@ class CheckpointStore:
 
         Raises:
             CheckpointError: it could not be written; what was there before is untouched.
+            RunError: raised by the fence.
 
         """
         target = self.folder / f"{images_seen:09d}"
@@ -87,7 +96,12 @@ class CheckpointStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.sweep()
             self._write(draft, parts, {"images_seen": images_seen, **state})
+            if self.fence is not None:
+                self.fence()
             self._publish(draft, target)
+        except RunError:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
         except OSError as error:
             shutil.rmtree(draft, ignore_errors=True)
             full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

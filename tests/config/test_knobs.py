@@ -259,7 +259,7 @@ def test_channels_last(tmp_path: Path) -> None:
 
     dcgan = {"model": {"arch": "dcgan"}}
     for wanted in (True, False):
-        trainer = Trainer(tiny(tmp_path, dcgan, {"execution": {"channels_last": wanted}}))
+        trainer = Trainer(tiny(tmp_path / str(wanted), dcgan, {"execution": {"channels_last": wanted}}))
         weight = next(p for p in trainer.game.discriminator.module.parameters() if p.ndim == 4 and p.shape[1] > 1)
         assert weight.is_contiguous(memory_format=torch.channels_last) == wanted
 
@@ -268,7 +268,7 @@ def test_compile_leaves_out_a_discriminator_with_penalties(tmp_path: Path) -> No
     from gandist.trainer import Trainer
 
     compiling = {"execution": {"compile": True}}
-    free = Trainer(tiny(tmp_path, compiling, {"regularizer": {"r1": {"gamma": 0.0}}})).game
+    free = Trainer(tiny(tmp_path / "free", compiling, {"regularizer": {"r1": {"gamma": 0.0}}})).game
     bound = Trainer(tiny(tmp_path, compiling)).game
     compiled = [player.module._compiled_call_impl is not None for player in (free.generator, free.discriminator)]
     assert compiled == [True, True]

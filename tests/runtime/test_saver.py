@@ -1,7 +1,7 @@
 """A save in the background: the state as it was when the save was asked for, and no failure unheard."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def test_a_failure_is_told_at_the_next_save_which_is_begun(store: HeldStore, err
     saver.save(100, parts, {})
     saver._thread.join()  # type: ignore[union-attr]
     store.error = None
-    with pytest.raises(CheckpointError, match="disk full|a bug"):
+    with pytest.raises(CheckpointError, match=r"disk full|a bug"):
         saver.save(200, parts, {})
     saver.finish()
     assert store.names() == ["000000200"]

@@ -13,6 +13,7 @@ from trainer_runs import make_config, play
 from gandist.cli import main
 from gandist.config import dump, merge
 from gandist.errors import EXIT_USER_ERROR
+from gandist.runtime.lease import LEASE_NAME
 
 
 def complaint(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
@@ -128,11 +129,15 @@ def test_another_configuration_in_the_run_folder(tmp_path: Path, capsys: pytest.
     config = make_config(tmp_path / "runs")
     play(config)
     capsys.readouterr()
-    before = sorted((p, p.stat().st_mtime_ns) for p in config.folder.rglob("*"))
+
+    def files() -> list[tuple[Path, int]]:
+        return sorted((p, p.stat().st_mtime_ns) for p in config.folder.rglob("*") if p.name != LEASE_NAME)
+
+    before = files()
     message = complaint(capsys, ["train", recipe(tmp_path, {}), "--model.latent_dim", "9"])
     assert "model.latent_dim was 8, now 9" in message
     assert "--accept model.latent_dim" in message
-    assert sorted((p, p.stat().st_mtime_ns) for p in config.folder.rglob("*")) == before
+    assert files() == before
 
 
 def test_nothing_to_sample_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
