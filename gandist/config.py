@@ -268,6 +268,9 @@ class CheckpointConfig(Section):
     change: ClassVar[Change] = "continue"
     every_kimg: float = knob(50.0, "Images between checkpoints.", unit="kimg", gt=0)
     keep: int = knob(3, "Newest checkpoints that are kept.", ge=1)
+    keep_every_kimg: float | None = knob(
+        None, "Also keep the first checkpoint in each interval of this length, for ever.", unit="kimg", gt=0
+    )
 
 
 class SamplesConfig(Section):

@@ -99,7 +99,10 @@ class Trainer:
             config, networks, self.accelerator, self.precision, self.images.class_counts
         )
         self.play = STRATEGIES[config.update.strategy]
-        self.store = CheckpointStore(self.folder / "checkpoints", config.checkpoint.keep)
+        milestones = config.checkpoint.keep_every_kimg
+        self.store = CheckpointStore(
+            self.folder / "checkpoints", config.checkpoint.keep, milestones and milestones * 1000
+        )
         self.saver = BackgroundSaver(self.store)
         self.clock = Clock()
         self.window = Window()

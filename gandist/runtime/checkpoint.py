@@ -18,7 +18,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,13 +67,21 @@ class CheckpointStore:
     Args:
         folder: that holds them.
         keep: newest checkpoints that are kept.
+        keep_every_images: the first checkpoint in each interval of so many images is kept for ever, if not None.
         fence: called just before a checkpoint is published; raises an error if that is no longer ours to do.
 
     """
 
-    def __init__(self, folder: Path, keep: int, fence: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        keep: int,
+        keep_every_images: float | None = None,
+        fence: Callable[[], None] | None = None,
+    ) -> None:
         self.folder = folder
         self.keep = keep
+        self.keep_every_images = keep_every_images
         self.fence = fence
 
     def names(self) -> list[str]:
@@ -144,10 +152,22 @@ class CheckpointStore:
     def _prune(self, images_seen: int) -> None:
         # Checkpoints ahead of this position were passed over as damaged: they must not push out a whole one.
         reached = [name for name in self.names() if int(name) <= images_seen]
+        milestones = self._milestones(reached)
         for name in reached[: -self.keep]:
+            if name in milestones:
+                continue
             hidden = self.folder / f".{name}.dropped.part"
             (self.folder / name).rename(hidden)
             shutil.rmtree(hidden, ignore_errors=True)
+
+    def _milestones(self, names: Sequence[str]) -> set[str]:
+        """Return the first checkpoint of each interval, after the one that the run begins in."""
+        if self.keep_every_images is None:
+            return set()
+        first: dict[int, str] = {}
+        for name in names:
+            first.setdefault(int(int(name) // self.keep_every_images), name)
+        return {name for interval, name in first.items() if interval > 0}
 
     def sweep(self) -> None:
         """Remove what interrupted saves left behind; a replaced checkpoint whose successor never came is put back."""

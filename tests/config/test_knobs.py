@@ -112,6 +112,7 @@ SEEN_IN_A_RUN: dict[str, tuple[Any, Changes]] = {
     "samples.rows": (2, {}),
     "checkpoint.every_kimg": (0.008, {}),
     "checkpoint.keep": (1, {}),
+    "checkpoint.keep_every_kimg": (0.016, {"checkpoint": {"keep": 1, "every_kimg": 0.008}}),
     "tracking.every_kimg": (0.016, {}),
     "tracking.tensorboard": (True, {}),
     "tracking.wandb.mode": ("offline", {}),

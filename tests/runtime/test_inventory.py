@@ -1,0 +1,91 @@
+"""The list of a run's checkpoints tells the truth, and clearing up never takes the last whole one."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gandist.errors import CheckpointError, ConfigError
+from gandist.runtime.checkpoint import CheckpointStore, Part
+from gandist.runtime.inventory import checkpoint_folder, entries, prune, table
+
+Make = Callable[[int], dict[str, Part]]
+
+
+@pytest.fixture
+def store(tmp_path: Path, parts: Make) -> CheckpointStore:
+    store = CheckpointStore(tmp_path / "run" / "checkpoints", keep=9)
+    for images in (1000, 2500, 40_000):
+        store.save(images, parts(images), {})
+    return store
+
+
+def damage(folder: Path) -> None:
+    path = folder / "generator.safetensors"
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+
+
+def test_the_list_names_what_is_there(store: CheckpointStore) -> None:
+    folder = checkpoint_folder(store.folder.parent)
+    assert folder == checkpoint_folder(store.folder)
+    found = entries(folder, verify=False)
+    assert [(entry.images_seen, entry.latest) for entry in found] == [(1000, False), (2500, False), (40_000, True)]
+    on_disk = sum(path.stat().st_size for path in (folder / "000001000").iterdir())
+    assert found[0].bytes == on_disk
+    damage(folder / "000002500")
+    assert [entry.problem is None for entry in entries(folder, verify=True)] == [True, False, True]
+    shown = table(entries(folder, verify=True), verified=True).splitlines()
+    assert "2.5 kimg" in shown[1]
+    assert "DAMAGED" in shown[1]
+    assert shown[2].endswith("whole  latest")
+    assert table([], verified=True) == "no checkpoints"
+
+
+def test_the_newest_whole_ones_stay(store: CheckpointStore) -> None:
+    damage(store.folder / "000040000")
+    removed = prune(store.folder, keep=1)
+    assert [entry.name for entry in removed] == ["000001000", "000040000"]
+    assert store.names() == ["000002500"]
+    assert sorted(path.name for path in store.folder.iterdir()) == ["000002500", "latest"]
+    assert (store.folder / "latest").read_text() == "000002500\n"
+
+
+def test_nothing_goes_where_nothing_is_whole(store: CheckpointStore) -> None:
+    for name in store.names():
+        damage(store.folder / name)
+    with pytest.raises(CheckpointError, match="none of the 3"):
+        prune(store.folder, keep=1)
+    assert len(store.names()) == 3
+
+
+def test_what_is_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is no run folder"):
+        checkpoint_folder(tmp_path)
+    (tmp_path / "config.yaml").write_text("")
+    with pytest.raises(ConfigError, match="no checkpoints yet"):
+        checkpoint_folder(tmp_path)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@given(
+    steps=st.lists(st.integers(1, 400), min_size=1, max_size=12),
+    keep=st.integers(1, 4),
+    every=st.integers(50, 1000),
+)
+def test_milestones_stay_for_ever(
+    tmp_path_factory: pytest.TempPathFactory, parts: Make, steps: list[int], keep: int, every: int
+) -> None:
+    """Whatever was saved and dropped meanwhile, the first checkpoint of each interval and the newest ones are there."""
+    store = CheckpointStore(tmp_path_factory.mktemp("milestones"), keep, keep_every_images=every)
+    images, saved = 0, []
+    for step in steps:
+        images += step
+        saved.append(images)
+        store.save(images, {}, {})
+    first = {n // every: n for n in reversed(saved)}
+    expected = {n for interval, n in first.items() if interval > 0} | set(saved[-keep:])
+    assert [int(name) for name in store.names()] == sorted(expected)
