@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import gandist
-from gandist.errors import ConfigError, GandistError, did_you_mean
+from gandist.errors import EXIT_FAILED, ConfigError, GandistError, did_you_mean
 
 TRAIN_USAGE = "gandist train [CONFIG] [--debug] [--accept KNOB] [--restart-data] [--allow-pipe]"
 TRAIN_HELP = """\
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if words[0] in own_flags:
             return own_flags[words[0]](words[1:])
-        if not words[0].startswith("-") and words[0] not in (verbs := [*own_flags, "index", "sample"]):
+        if not words[0].startswith("-") and words[0] not in (verbs := [*own_flags, "index", "sample", "checkpoints"]):
             raise ConfigError(
                 f"{words[0]}: no such verb.{did_you_mean(words[0], verbs)} There are: {', '.join(verbs)}."
             )
@@ -68,7 +68,8 @@ def train(words: Sequence[str]) -> int:
         from gandist import debug
 
         return debug.train(config, allow_pipe="--allow-pipe" in switches)
-    from gandist.trainer import Insistence, Trainer
+    from gandist.continuity import Insistence
+    from gandist.trainer import Trainer
 
     insistence = Insistence(tuple(accepted), "--restart-data" in switches)
     trainer = Trainer(config, insistence, allow_pipe="--allow-pipe" in switches)
@@ -174,6 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("config", help="print a resolved recipe, or explain every knob", add_help=False)
     _index_verb(verbs)
     _sample_verb(verbs)
+    _checkpoints_verb(verbs)
     return parser
 
 
@@ -264,6 +266,26 @@ def _gigabytes(text: str) -> float:
     if not value > 0:
         raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
     return value
+
+
+def _checkpoints_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    verb = verbs.add_parser("checkpoints", help="list, check or clear up the checkpoints of a run")
+    verb.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a run")
+    verb.add_argument("--verify", action="store_true", help="read every byte and compare it with what was written")
+    verb.add_argument("--prune", type=_count, metavar="N", help="remove all but the newest N that are whole")
+    verb.set_defaults(run=_checkpoints)
+
+
+def _checkpoints(chosen: argparse.Namespace) -> int:
+    from gandist.runtime.inventory import checkpoint_folder, entries, prune, table
+
+    folder = checkpoint_folder(chosen.run_folder)
+    if chosen.prune is not None:
+        for entry in prune(folder, chosen.prune):
+            print(f"removed {entry.name}" + (f", which was damaged: {entry.problem}" if entry.problem else ""))
+    found = entries(folder, verify=chosen.verify)
+    _print(table(found, verified=chosen.verify))
+    return EXIT_FAILED if any(entry.problem for entry in found) else 0
 
 
 def _count(text: str) -> int:

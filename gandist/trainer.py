@@ -12,7 +12,15 @@ import torch
 
 from gandist.adversarial.round import STRATEGIES, Draws, Player, Real, Round
 from gandist.assembly import build_networks, open_accelerator, seat_players
-from gandist.config import AdamConfig, Config, differences, dump, to_yaml
+from gandist.config import AdamConfig, Config, dump, to_yaml
+from gandist.continuity import (
+    Insistence,
+    check_folder,
+    check_settings,
+    load_players,
+    player_parts,
+    scaler_states,
+)
 from gandist.data.image_set import Reading
 from gandist.data.images import open_images
 from gandist.data.loader import Batch, batches, check_divides, describe_reading
@@ -20,9 +28,7 @@ from gandist.errors import (
     EXIT_DONE,
     EXIT_PREEMPTED,
     CheckpointError,
-    ConfigError,
     MachineError,
-    ResumeError,
     RunError,
 )
 from gandist.evaluation.sample import GeneratorCard, draw, fixed_latents, save_grid
@@ -33,27 +39,16 @@ from gandist.runtime.checkpoint import (
     Checkpoint,
     CheckpointStore,
     Part,
-    load_module,
-    load_optimizer,
-    optimizer_tensors,
 )
 from gandist.runtime.distributed import Ranks
 from gandist.runtime.files import write_text
-from gandist.runtime.lease import LEASE_NAME, Lease
+from gandist.runtime.lease import Lease
 from gandist.runtime.preemption import StopRequest, remove_stale_request
 from gandist.runtime.saver import BackgroundSaver
 from gandist.runtime.schedule import crossed, factor
 from gandist.runtime.status import Outcome, write_status
 from gandist.runtime.tracking import AnyTracker, NullTracker, Tracker, check_tracking
 from gandist.runtime.window import Window
-
-
-@dataclass(frozen=True)
-class Insistence:
-    """What the user insists on when a run is continued: knobs whose change is accepted, and a new data order."""
-
-    accept: tuple[str, ...] = ()
-    restart_data: bool = False
 
 
 @dataclass
@@ -280,40 +275,22 @@ class Trainer:
         """
         self._check_folder_is_ours()
         state = {**self._state(), "window": self.window.state(self.ranks.mean)}
-        problem = None
         if self.ranks.main:
             try:
                 self.saver.save(self.clock.images_seen, self._parts(), state)
             except CheckpointError as error:
                 self.tracker.event(f"NOT SAVED: {error} The run goes on and tries again.")
-        if not must:
-            return
-        if self.ranks.main:
-            try:
-                self.saver.finish()
-            except CheckpointError as error:
-                problem = str(error)
-        problem = self.ranks.from_main(problem)
-        if problem:
-            raise CheckpointError(problem)
+        if must:
+            self.ranks.on_main(self.saver.finish, CheckpointError)
 
     def _parts(self) -> dict[str, Part]:
-        g, d = self.game.generator, self.game.discriminator
-        header = self._card().header()
-        return {
-            "generator": Part(g.module.state_dict(), header),
-            "discriminator": Part(d.module.state_dict()),
-            "ema": Part(self.average.network.state_dict(), header),
-            "optimizer_g": Part(optimizer_tensors(g.optimizer, g.module)),
-            "optimizer_d": Part(optimizer_tensors(d.optimizer, d.module)),
-        }
+        return player_parts(self.game, self.average, self._card().header())
 
     def _state(self) -> dict[str, Any]:
-        players = {"g": self.game.generator, "d": self.game.discriminator}
         return {
             "round_index": self.clock.round_index,
             "data": {"t": self.clock.data_position, "fingerprint": self.images.fingerprint},
-            "scalers": {name: player.scaler.state_dict() for name, player in players.items() if player.scaler},
+            "scalers": scaler_states(self.game),
             "metrics_bytes": self.tracker.metrics_position,
             "config": dump(self.config),
             "made_with": self._environment(),
@@ -386,16 +363,8 @@ class Trainer:
 
     def _take_folder(self) -> Lease | None:
         """Take the run folder on rank 0, or refuse on all ranks."""
-        lease, failure = None, None
-        if self.ranks.main:
-            try:
-                lease = Lease.take(self.folder)
-                self.store.fence = lease.check
-            except MachineError as error:
-                failure = str(error)
-        failure = self.ranks.from_main(failure)
-        if failure:
-            raise MachineError(failure)
+        lease = self.ranks.on_main(lambda: Lease.take(self.folder), MachineError)
+        self.store.fence = lease.check if lease else None
         return lease
 
     def _let_go_of_folder(self) -> None:
@@ -404,15 +373,7 @@ class Trainer:
 
     def _check_folder_is_ours(self) -> None:
         """End all ranks if another attempt has taken the folder."""
-        failure = None
-        if self.lease is not None:
-            try:
-                self.lease.check()
-            except RunError as error:
-                failure = str(error)
-        failure = self.ranks.from_main(failure)
-        if failure:
-            raise RunError(failure)
+        self.ranks.on_main(lambda: self.lease.check() if self.lease else None, RunError)
 
     # --- continuing ------------------------------------------------------------------------------------------------
 
@@ -421,77 +382,20 @@ class Trainer:
 
         Rank 0 looks for it; all ranks then read the same one.
         """
-        found: str | None = None
-        failure: str | None = None
-        if self.ranks.main:
-            try:
-                newest = self.store.newest(self.notes.append)
-                found = newest.folder.name if newest else None
-            except CheckpointError as error:
-                failure = str(error)
-        found, failure = self.ranks.from_main([found, failure])
-        if failure:
-            raise CheckpointError(failure)
+        newest = self.ranks.on_main(lambda: self.store.newest(self.notes.append), CheckpointError)
+        found = self.ranks.from_main(newest.folder.name if newest else None)
         if found is None:
             return None
         checkpoint = self.store.open(found)
-        self._check_settings(checkpoint, insistence)
+        self.notes += check_settings(checkpoint, self.config, self.images.fingerprint, insistence)
         self._load(checkpoint)
         self.resumed_at = self.clock.images_seen
         self.notes.append(f"Continuing at {self.clock.images_seen / 1000:g} kimg from {checkpoint.folder}")
         return int(checkpoint.state["metrics_bytes"])
 
-    def _check_settings(self, checkpoint: Checkpoint, insistence: Insistence) -> None:
-        changed = differences(checkpoint.state["config"], self.config)
-        refused = [d for d in changed if d.change == "refuse" and d.path not in insistence.accept]
-        if refused:
-            lines = "\n".join(f"  {difference}" for difference in refused)
-            raise ResumeError(
-                f"{self.folder}: this folder holds a run with other settings:\n{lines}\n"
-                "Or start another run with --run.name NAME."
-            )
-        for difference in changed:
-            if difference.change != "continue":
-                self.notes.append(f"Continuing with another setting: {difference}")
-        if checkpoint.state["data"]["fingerprint"] != self.images.fingerprint and not insistence.restart_data:
-            raise ResumeError(
-                f"data.shards: {self.config.data.shards} is not the data of {checkpoint.folder}: another index, order "
-                "or seed. Point --data.shards at the data of the run, or insist with --restart-data."
-            )
-
     def _load(self, checkpoint: Checkpoint) -> None:
-        g, d = self.game.generator, self.game.discriminator
-        modules = {"generator": g.module, "discriminator": d.module, "ema": self.average.network}
-        for part, module in modules.items():
-            load_module(module, checkpoint.tensors(part), f"{checkpoint.folder}/{part}.safetensors")
-        for part, player in {"optimizer_g": g, "optimizer_d": d}.items():
-            where = f"{checkpoint.folder}/{part}.safetensors"
-            load_optimizer(player.optimizer, player.module, checkpoint.tensors(part), where)
-        for name, player in {"g": g, "d": d}.items():
-            if player.scaler and name in checkpoint.state["scalers"]:
-                player.scaler.load_state_dict(checkpoint.state["scalers"][name])
+        load_players(checkpoint, self.game, self.average)
         state = checkpoint.state
         self.window.restore(state["window"], self.device)
         same_data = state["data"]["fingerprint"] == self.images.fingerprint
         self.clock = Clock(state["round_index"], checkpoint.images_seen, state["data"]["t"] if same_data else 0)
-
-
-def check_folder(config: Config) -> None:
-    """Refuse to run in a folder that holds something else than a run of gandist.
-
-    Raises:
-        ConfigError: the folder's files are not a run's.
-
-    """
-    folder = config.folder
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder}: a file is in the place of the run's folder. Choose another --run.name.")
-    if not folder.is_dir() or (folder / "config.yaml").is_file():
-        return
-    expected = ("slurm-", "STOP", "wandb", LEASE_NAME)
-    strangers = [entry.name for entry in folder.iterdir() if not entry.name.startswith(expected)]
-    if strangers:
-        raise ConfigError(
-            f"{folder}: holds {sorted(strangers)[0]!r} and is not a run of gandist. Choose another --run.name or "
-            "--run.root."
-        )

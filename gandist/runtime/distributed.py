@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from gandist.errors import MachineError
+from gandist.errors import GandistError, MachineError
 
 LAUNCHED_WORLD = "GANDIST_LAUNCHED_WORLD"
 """Environment variable in which a launch script says how many ranks it started."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,20 @@ class Ranks:
             body = torch.empty(int(length), dtype=torch.uint8)
         dist.broadcast(body, src=0, group=self.control)
         return json.loads(bytes(body.tolist()))
+
+    def on_main(self, action: Callable[[], T], error: type[GandistError]) -> T | None:
+        """Return what ``action`` returns on rank 0, None elsewhere; its ``error`` is raised on all ranks alike."""
+        result: T | None = None
+        failure = None
+        if self.main:
+            try:
+                result = action()
+            except error as raised:
+                failure = str(raised)
+        failure = self.from_main(failure)
+        if failure is not None:
+            raise error(failure)
+        return result
 
     def to_main(self, lines: Sequence[str]) -> list[str]:
         """Return the lines of all ranks on rank 0, in the order of ranks, and none on the others."""

@@ -19,7 +19,7 @@ PICTURE = [
     {"cli"},
     {"debug", "doctor"},
     {"trainer"},
-    {"assembly"},
+    {"assembly", "continuity"},
     {"data", "evaluation", "adversarial"},
     {"runtime", "models"},
     {"config"},

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gandist.errors import CheckpointError, ConfigError
+from gandist.cli import main
+from gandist.errors import EXIT_FAILED, EXIT_USER_ERROR, CheckpointError, ConfigError
 from gandist.runtime.checkpoint import CheckpointStore, Part
 from gandist.runtime.inventory import checkpoint_folder, entries, prune, table
 
@@ -68,6 +69,21 @@ def test_what_is_no_run_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("")
     with pytest.raises(ConfigError, match="no checkpoints yet"):
         checkpoint_folder(tmp_path)
+
+
+def test_the_verb_lists_checks_and_clears_up(store: CheckpointStore, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(store.folder.parent)
+    assert main(["checkpoints", run]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    damage(store.folder / "000001000")
+    assert main(["checkpoints", run]) == 0, "only --verify reads the bytes"
+    assert main(["checkpoints", run, "--verify"]) == EXIT_FAILED
+    assert "DAMAGED" in capsys.readouterr().out
+    assert main(["checkpoints", run, "--prune", "1", "--verify"]) == 0
+    said = capsys.readouterr().out
+    assert "removed 000001000, which was damaged" in said
+    assert store.names() == ["000040000"]
+    assert main(["checkpoints", run + "/nowhere"]) == EXIT_USER_ERROR
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)

@@ -17,6 +17,10 @@ from gandist.runtime.distributed import LAUNCHED_WORLD, Ranks
 PROGRAM = Path(__file__).with_name("two_ranks.py")
 
 
+def refuse(why: str) -> None:
+    raise MachineError(why)
+
+
 @pytest.fixture(autouse=True)
 def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
@@ -29,6 +33,9 @@ def test_one_process_alone_agrees_with_itself() -> None:
     assert [ranks.any(True), ranks.any(False)] == [True, False]
     assert ranks.from_main({"a": [1]}) == {"a": [1]}
     assert ranks.to_main(["a", "b"]) == ["a", "b"]
+    assert ranks.on_main(lambda: 3, MachineError) == 3
+    with pytest.raises(MachineError, match="no room"):
+        ranks.on_main(lambda: refuse("no room"), MachineError)
     values = torch.tensor([1.0, 2.0])
     assert torch.equal(ranks.mean(values), values)
     norm = nn.BatchNorm1d(2)
@@ -87,6 +94,11 @@ def test_the_value_of_rank_0_is_seen_on_all(seen: list[dict[str, Any]]) -> None:
 def test_lines_of_all_ranks_reach_rank_0(seen: list[dict[str, Any]]) -> None:
     assert seen[0]["to_main"] == [[], ["Zürich"], ["of 0", "", "of 1", "x" * 1000]]
     assert seen[1]["to_main"] == [[], [], []]
+
+
+def test_what_rank_0_does_fails_on_all_ranks_alike(seen: list[dict[str, Any]]) -> None:
+    assert [one["on_main fine"] for one in seen] == ["done", None]
+    assert [one["on_main refused"] for one in seen] == ["refused: no room"] * 2
 
 
 def test_means(seen: list[dict[str, Any]]) -> None:

@@ -27,6 +27,10 @@ def statistics(network: nn.Module) -> dict[str, Any]:
     return {name: value.tolist() for name, value in network.state_dict().items() if name.startswith("1.0.")}
 
 
+def refuse() -> None:
+    raise MachineError("no room")
+
+
 def main(rank: int, store: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     ranks = Ranks.join(rank, 2, timeout_seconds=60)
@@ -40,6 +44,11 @@ def main(rank: int, store: str) -> None:
         "to_main": [ranks.to_main(lines) for lines in ([], ["Zürich"] * rank, [f"of {rank}", "x" * 1000 * rank])],
         "mean": ranks.mean(torch.tensor([1.0, 10.0]) * (1 + 2 * rank)).tolist(),
     }
+    for name, action in {"fine": lambda: "done", "refused": refuse}.items():
+        try:
+            seen[f"on_main {name}"] = ranks.on_main(action, MachineError)
+        except MachineError as error:
+            seen[f"on_main {name}"] = f"refused: {error}"
     mine = torch.tensor([float(rank)])
     ranks.mean(mine)
     seen["mean leaves its argument"] = mine.tolist() == [float(rank)]

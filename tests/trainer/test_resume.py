@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from trainer_runs import Launch, await_that, digests, make_config, metrics, play
 
+from gandist.continuity import Insistence
 from gandist.data.making.prepare import prepare
 from gandist.data.shards.index_files import read_index
 from gandist.errors import EXIT_PREEMPTED, CheckpointError, ResumeError
-from gandist.trainer import Insistence, Trainer
+from gandist.trainer import Trainer
 
 ROUNDS = {"run": {"total_kimg": 16 * 120 / 1000}}
 

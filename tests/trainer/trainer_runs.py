@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from gandist.config import Config, dump, merge, parse
+from gandist.continuity import Insistence
 from gandist.errors import EXIT_DONE
-from gandist.trainer import Insistence, Trainer
+from gandist.trainer import Trainer
 
 TINY: dict[str, Any] = {
     "run": {"name": "tiny", "total_kimg": 0.32, "seed": 3},

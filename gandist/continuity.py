@@ -1,0 +1,106 @@
+"""What makes a run the same run when it is continued: its folder, its settings, the state of its players."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gandist.adversarial.ema import GeneratorAverage
+from gandist.adversarial.round import Game
+from gandist.config import Config, differences
+from gandist.errors import ConfigError, ResumeError
+from gandist.runtime.checkpoint import Checkpoint, Part, load_module, load_optimizer, optimizer_tensors
+from gandist.runtime.lease import LEASE_NAME
+
+
+@dataclass(frozen=True)
+class Insistence:
+    """What the user insists on when a run is continued: knobs whose change is accepted, and a new data order."""
+
+    accept: tuple[str, ...] = ()
+    restart_data: bool = False
+
+
+def check_folder(config: Config) -> None:
+    """Refuse to run in a folder that holds something else than a run of gandist.
+
+    Raises:
+        ConfigError: the folder's files are not a run's.
+
+    """
+    folder = config.folder
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: a file is in the place of the run's folder. Choose another --run.name.")
+    if not folder.is_dir() or (folder / "config.yaml").is_file():
+        return
+    expected = ("slurm-", "STOP", "wandb", LEASE_NAME)
+    strangers = [entry.name for entry in folder.iterdir() if not entry.name.startswith(expected)]
+    if strangers:
+        raise ConfigError(
+            f"{folder}: holds {sorted(strangers)[0]!r} and is not a run of gandist. Choose another --run.name or "
+            "--run.root."
+        )
+
+
+def check_settings(checkpoint: Checkpoint, config: Config, fingerprint: str, insistence: Insistence) -> list[str]:
+    """Return what to say of settings that are not those of the checkpoint.
+
+    Raises:
+        ResumeError: with them it would be another run.
+
+    """
+    changed = differences(checkpoint.state["config"], config)
+    refused = [d for d in changed if d.change == "refuse" and d.path not in insistence.accept]
+    if refused:
+        lines = "\n".join(f"  {difference}" for difference in refused)
+        raise ResumeError(
+            f"{config.folder}: this folder holds a run with other settings:\n{lines}\n"
+            "Or start another run with --run.name NAME."
+        )
+    if checkpoint.state["data"]["fingerprint"] != fingerprint and not insistence.restart_data:
+        raise ResumeError(
+            f"data.shards: {config.data.shards} is not the data of {checkpoint.folder}: another index, order "
+            "or seed. Point --data.shards at the data of the run, or insist with --restart-data."
+        )
+    return [f"Continuing with another setting: {each}" for each in changed if each.change != "continue"]
+
+
+# --- the players as parts of a checkpoint --------------------------------------------------------------------
+
+
+def player_parts(game: Game, average: GeneratorAverage, card: Mapping[str, str]) -> dict[str, Part]:
+    """Return both networks, the average and both optimizers as parts of a checkpoint; ``card`` describes G."""
+    g, d = game.generator, game.discriminator
+    return {
+        "generator": Part(g.module.state_dict(), card),
+        "discriminator": Part(d.module.state_dict()),
+        "ema": Part(average.network.state_dict(), card),
+        "optimizer_g": Part(optimizer_tensors(g.optimizer, g.module)),
+        "optimizer_d": Part(optimizer_tensors(d.optimizer, d.module)),
+    }
+
+
+def scaler_states(game: Game) -> dict[str, dict[str, Any]]:
+    """Return the state of each player's gradient scaler, where it has one."""
+    players = {"g": game.generator, "d": game.discriminator}
+    return {name: player.scaler.state_dict() for name, player in players.items() if player.scaler}
+
+
+def load_players(checkpoint: Checkpoint, game: Game, average: GeneratorAverage) -> None:
+    """Put what :func:`player_parts` and :func:`scaler_states` returned back in its place.
+
+    Raises:
+        CheckpointError: a part does not fit the networks.
+
+    """
+    g, d = game.generator, game.discriminator
+    modules = {"generator": g.module, "discriminator": d.module, "ema": average.network}
+    for part, module in modules.items():
+        load_module(module, checkpoint.tensors(part), f"{checkpoint.folder}/{part}.safetensors")
+    for part, player in {"optimizer_g": g, "optimizer_d": d}.items():
+        where = f"{checkpoint.folder}/{part}.safetensors"
+        load_optimizer(player.optimizer, player.module, checkpoint.tensors(part), where)
+    for name, player in {"g": g, "d": d}.items():
+        if player.scaler and name in checkpoint.state["scalers"]:
+            player.scaler.load_state_dict(checkpoint.state["scalers"][name])
