@@ -5,8 +5,8 @@
     .venv/bin/python benchmarks/checkpoint.py --quick    # some seconds: does it run?
 
 The state is that of a whole run: both networks, the average, both optimizers after a step. ``torch.save`` leaves its
-bytes in the system's cache and calls nothing durable; a checkpoint of gandist is hashed, flushed and published, but in the
-background: what training waits for is the copy in memory.
+bytes in the system's cache; a checkpoint of gandist is hashed, flushed to the disk and published, but in the background:
+what training waits for is the copy in memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from rounds import report
@@ -82,11 +81,11 @@ def measured(folder: Path, mib: int, repeats: int) -> tuple[str, ...]:
 def state(mib: int) -> dict[str, Part]:
     """Return tensors like those of a run: two networks, an average, and two moments for each weight."""
     shares = {"generator": 1, "ema": 1, "discriminator": 1, "optimizer_g": 2, "optimizer_d": 2}
-    layer = 512 * 512 * 3 * 3 * 4
-    unit = mib * 2**20 / sum(shares.values())
-    sizes: dict[str, Any] = {name: max(1, round(unit * share / layer)) for name, share in shares.items()}
-    shape = (512, 512, 3, 3) if unit >= layer else (int(unit / 4),)
-    return {name: Part({f"layer{i}": torch.randn(shape) for i in range(count)}) for name, count in sizes.items()}
+    layers = 8  # in each network
+    weights = mib * 2**20 // 4 // layers // sum(shares.values())
+    return {
+        name: Part({f"layer{i}": torch.randn(weights) for i in range(layers * share)}) for name, share in shares.items()
+    }
 
 
 if __name__ == "__main__":
