@@ -5,8 +5,8 @@
     .venv/bin/python benchmarks/checkpoint.py --quick    # some seconds: does it run?
 
 The state is that of a whole run: both networks, the average, both optimizers after a step. ``torch.save`` leaves its
-bytes in the system's cache; a checkpoint of gandist is hashed, flushed to the disk and published, but in the background:
-what training waits for is the copy in memory.
+bytes in the system's cache; a checkpoint of gandist is hashed, flushed to the disk and published, in the background:
+training waits for the copy in memory.
 """
 
 from __future__ import annotations
