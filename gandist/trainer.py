@@ -274,6 +274,7 @@ class Trainer:
         A failure ends the run only if it must succeed; else it is told, and the next checkpoint tries again.
         """
         self._check_folder_is_ours()
+        self._check_ranks_agree()
         state = {**self._state(), "window": self.window.state(self.ranks.mean)}
         if self.ranks.main:
             try:
@@ -282,6 +283,20 @@ class Trainer:
                 self.tracker.event(f"NOT SAVED: {error} The run goes on and tries again.")
         if must:
             self.ranks.on_main(self.saver.finish, CheckpointError)
+
+    def _check_ranks_agree(self) -> None:
+        """End all ranks if their states are no longer one, before that is saved; each rank checks the same tensors."""
+        if self.ranks.world == 1:
+            return
+        order = torch.tensor(int(self.images.fingerprint[:15], 16), device=self.device)
+        state = {f"{name}: {key}": t for name, part in self._parts().items() for key, t in part.tensors.items()}
+        state = {name: tensor.to(self.device) for name, tensor in state.items()}
+        if different := self.ranks.first_difference({"the order of the data": order, **state}):
+            raise RunError(
+                f"At {self.clock.images_seen / 1000:g} kimg the ranks no longer agree, first in {different}. Nothing "
+                "of it was saved: the same command continues from the checkpoint before. If it happens again, a device "
+                "or the network between them changes bits."
+            )
 
     def _parts(self) -> dict[str, Part]:
         return player_parts(self.game, self.average, self._card().header())

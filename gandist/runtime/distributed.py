@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -120,6 +120,19 @@ class Ranks:
         dist.all_reduce(total)
         return total / self.world
 
+    def first_difference(self, tensors: Mapping[str, Tensor]) -> str | None:
+        """Return the name of the first tensor that is not the same to the bit on all ranks, None if all are.
+
+        Only the sums of the tensors' bits travel: a number for each tensor, in one reduction.
+        """
+        if self.control is None or not tensors:
+            return None
+        sums = torch.stack([bit_sum(tensor) for tensor in tensors.values()])
+        ends = torch.stack([sums, -sums])
+        dist.all_reduce(ends, op=dist.ReduceOp.MAX)
+        differs = (ends[0] != -ends[1]).tolist()
+        return next((name for name, different in zip(tensors, differs, strict=True) if different), None)
+
     def average_statistics(self, *networks: nn.Module) -> None:
         """Replace the running statistics of batch norms by their means over ranks.
 
@@ -140,6 +153,15 @@ class Ranks:
     def barrier(self) -> None:
         """Wait until every rank is here."""
         self.any(False)
+
+
+_SAME_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@torch.no_grad()
+def bit_sum(tensor: Tensor) -> Tensor:
+    """Return the sum of a tensor's elements with their bits read as integers: exact, and the same in any order."""
+    return tensor.detach().contiguous().view(_SAME_SIZE[tensor.element_size()]).sum(dtype=torch.int64)
 
 
 def running_statistics(network: nn.Module) -> list[Tensor]:

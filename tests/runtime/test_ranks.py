@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from gandist.errors import MachineError
-from gandist.runtime.distributed import LAUNCHED_WORLD, Ranks
+from gandist.runtime.distributed import LAUNCHED_WORLD, Ranks, bit_sum
 
 PROGRAM = Path(__file__).with_name("two_ranks.py")
 
@@ -33,6 +35,7 @@ def test_one_process_alone_agrees_with_itself() -> None:
     assert [ranks.any(True), ranks.any(False)] == [True, False]
     assert ranks.from_main({"a": [1]}) == {"a": [1]}
     assert ranks.to_main(["a", "b"]) == ["a", "b"]
+    assert ranks.first_difference({"a": torch.ones(3)}) is None
     assert ranks.on_main(lambda: 3, MachineError) == 3
     with pytest.raises(MachineError, match="no room"):
         ranks.on_main(lambda: refuse("no room"), MachineError)
@@ -99,6 +102,20 @@ def test_lines_of_all_ranks_reach_rank_0(seen: list[dict[str, Any]]) -> None:
 def test_what_rank_0_does_fails_on_all_ranks_alike(seen: list[dict[str, Any]]) -> None:
     assert [one["on_main fine"] for one in seen] == ["done", None]
     assert [one["on_main refused"] for one in seen] == ["refused: no room"] * 2
+
+
+def test_the_first_tensor_that_differs_by_a_bit_is_named_on_all_ranks(seen: list[dict[str, Any]]) -> None:
+    assert [one["difference"] for one in seen] == [[None, None, "d"]] * 2
+
+
+@given(st.lists(st.integers(0, 255), min_size=8, max_size=64), st.integers(0, 7), st.integers(0, 511))
+def test_every_flipped_bit_changes_the_sum(content: list[int], bit: int, at: int) -> None:
+    raw = torch.tensor(content[: len(content) // 8 * 8], dtype=torch.uint8)
+    flipped = raw.clone()
+    flipped[at % len(raw)] ^= 1 << bit
+    for kind in (torch.uint8, torch.bfloat16, torch.float32, torch.float64, torch.int64):
+        assert bit_sum(raw.view(kind)) != bit_sum(flipped.view(kind))
+        assert bit_sum(raw.view(kind)) == bit_sum(raw.clone().view(kind))
 
 
 def test_means(seen: list[dict[str, Any]]) -> None:

@@ -49,6 +49,9 @@ def main(rank: int, store: str) -> None:
             seen[f"on_main {name}"] = ranks.on_main(action, MachineError)
         except MachineError as error:
             seen[f"on_main {name}"] = f"refused: {error}"
+    same = {"a": torch.arange(5.0), "b": torch.tensor([True, False]), "c": torch.ones(3, dtype=torch.bfloat16)}
+    nearly = {**same, "d": torch.tensor([1.0, 2.0 + rank * 2**-22]), "e": torch.tensor(rank)}
+    seen["difference"] = [ranks.first_difference(tensors) for tensors in ({}, same, nearly)]
     mine = torch.tensor([float(rank)])
     ranks.mean(mine)
     seen["mean leaves its argument"] = mine.tolist() == [float(rank)]

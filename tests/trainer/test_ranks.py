@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from trainer_runs import Launch, await_that, digests, make_config, metrics
 
 from gandist.config import Config
-from gandist.errors import EXIT_PREEMPTED, EXIT_USER_ERROR
+from gandist.errors import EXIT_FAILED, EXIT_PREEMPTED, EXIT_USER_ERROR
 
 TWENTY_ROUNDS = {
     "run": {"total_kimg": 0.32},
@@ -48,6 +48,20 @@ def test_1_2_and_4_processes_agree_after_20_rounds_with_r1(tmp_path: Path, launc
         assert worst_difference(tmp_path / "1" / "tiny", tmp_path / str(world) / "tiny") < 1e-5
     seen = [row["images_seen"] for row in metrics(tmp_path / "4" / "tiny")]
     assert seen == [row["images_seen"] for row in metrics(tmp_path / "1" / "tiny")]
+
+
+@pytest.mark.parametrize("part", ["discriminator", "ema"])
+def test_ranks_that_no_longer_agree_end_and_save_nothing(tmp_path: Path, launch: Launch, part: str) -> None:
+    """One bit of one weight of one rank, as a faulty device might change it, after the second checkpoint."""
+    config = make_config(tmp_path, {"checkpoint": {"every_kimg": 0.08}})
+    ranks = launch(config, world=2, program=(str(Path(__file__).with_name("flipped_bit.py")), part, "11"))
+    assert ranks.wait() == [EXIT_FAILED] * 2, ranks.output()
+    assert f"At 0.24 kimg the ranks no longer agree, first in {part}: " in ranks.output()
+    published = [path.name for path in (config.folder / "checkpoints").iterdir() if path.name.isdigit()]
+    assert sorted(published) == ["000000080", "000000160"]
+    finish(launch, config, 2)
+    finish(launch, make_config(tmp_path / "straight"), 2)
+    assert digests(config.folder) == digests(tmp_path / "straight" / "tiny")
 
 
 def test_two_ranks_with_micro_batches_agree_with_one_pass(tmp_path: Path, launch: Launch) -> None:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,10 +97,10 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
     """Start ``gandist train`` as real processes; whatever is left of them is killed at the end."""
     started: list[Ranks] = []
 
-    def start(config: Config, *flags: str, world: int = 1) -> Ranks:
+    def start(config: Config, *flags: str, world: int = 1, program: Sequence[str] = ("-m", "gandist.cli")) -> Ranks:
         recipe = tmp_path / f"{config.name}.yaml"
         recipe.write_text(json.dumps(dump(config)))  # JSON is YAML
-        command = [sys.executable, "-m", "gandist.cli", "train", str(recipe), *flags]
+        command = [sys.executable, *program, "train", str(recipe), *flags]
         ranks = Ranks([], tmp_path / f"{config.name}.{len(started)}.log")
         started.append(ranks)
         port = free_port()
