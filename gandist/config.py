@@ -100,7 +100,9 @@ class DataConfig(Section):
     root: str | None = knob(
         None, "Folder or URL below which the shards lie, when it is not where their index is.", change="continue"
     )
-    allow_http: bool = knob(False, "Accept http:// where nothing proves who answers; https:// needs no leave.")
+    allow_http: bool = knob(
+        False, "Accept http:// where nothing proves who answers; https:// needs no leave.", change="continue"
+    )
     resolution: int = knob(32, "Height and width of every image.", unit="px", ge=4, le=4096)
     channels: Literal[1, 3] = knob(3, "1 for greyscale, 3 for RGB.")
     classes: tuple[int, ...] | None = knob(None, "Train on these class numbers only; on all when left out.")

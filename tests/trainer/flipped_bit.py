@@ -22,7 +22,9 @@ def flip(part: str, at: int) -> None:
             game = trainer.game
             module = {"discriminator": game.discriminator.module, "ema": trainer.average.network}[part]
             with torch.no_grad():
-                next(module.parameters()).view(torch.int32).view(-1)[0] ^= 1 << 16  # a large change: small ones can round away again
+                next(module.parameters()).view(torch.int32).view(-1)[0] ^= (
+                    1 << 16
+                )  # a large change: small ones can round away again
         return done
 
     Trainer._play_round = played  # type: ignore[method-assign]
