@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -69,6 +70,15 @@ def running() -> Iterator[Store]:
     thread.join()
 
 
+def begin_new_forkserver() -> None:
+    """Let the next workers inherit this environment; the server of the earlier ones ends with the last of them."""
+    server = forkserver._forkserver
+    with server._lock:
+        if server._forkserver_alive_fd is not None:
+            os.close(server._forkserver_alive_fd)
+        server._forkserver_alive_fd = server._forkserver_address = server._forkserver_pid = None
+
+
 @pytest.fixture
 def store(running: Store, shards: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A bucket with the shards and their index below s3://bucket/sets/small; the environment says how to reach it."""
@@ -81,7 +91,7 @@ def store(running: Store, shards: Path, monkeypatch: pytest.MonkeyPatch) -> Stor
     running.asked.clear()
     running.broken, running.refusing = 0, False
     fsspec.get_filesystem_class("s3").clear_instance_cache()
-    forkserver._forkserver._stop()  # workers inherit its environment, which must be this one
+    begin_new_forkserver()
     driver = fsspec.filesystem("s3")
     if not driver.exists("bucket"):
         driver.mkdir("bucket")
