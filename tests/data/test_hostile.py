@@ -146,6 +146,7 @@ def deep_json(folder: Path) -> None:
     tar_of(folder / "x.tar", {"0000.png": png(0), "0000.json": b'{"label":' + b"[" * 200_000})
 
 
+BOMBS = ("xz bomb", "image bomb")
 THREATS: dict[str, tuple[Callable[[Path], None], str | None]] = {
     # what makes it, and what `gandist index` says of it; None where it is harmless and used without it
     "pickled members": (pickles, None),
@@ -213,7 +214,7 @@ def test_prepare_uses_none_of_it(tmp_path: Path, threat: str, harmless: dict[str
     assert "Traceback" not in outcome.said
 
 
-@pytest.mark.parametrize("threat", ["pickled members", "xz bomb", "image bomb"])
+@pytest.mark.parametrize("threat", ["pickled members", *(pytest.param(t, marks=pytest.mark.long) for t in BOMBS)])
 def test_a_stream_uses_none_of_it(tmp_path: Path, threat: str, harmless: dict[str, float]) -> None:
     THREATS[threat][0](tmp_path)
     outcome = stream(tmp_path)

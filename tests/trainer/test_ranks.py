@@ -50,7 +50,7 @@ def test_1_2_and_4_processes_agree_after_20_rounds_with_r1(tmp_path: Path, launc
     assert seen == [row["images_seen"] for row in metrics(tmp_path / "1" / "tiny")]
 
 
-@pytest.mark.parametrize("part", ["discriminator", "ema"])
+@pytest.mark.parametrize("part", ["discriminator", pytest.param("ema", marks=pytest.mark.long)])
 def test_ranks_that_no_longer_agree_end_and_save_nothing(tmp_path: Path, launch: Launch, part: str) -> None:
     """One bit of one weight of one rank, as a faulty device might change it, after the second checkpoint."""
     config = make_config(tmp_path, {"checkpoint": {"every_kimg": 0.08}})

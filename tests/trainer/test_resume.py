@@ -9,17 +9,24 @@ from pathlib import Path
 import pytest
 from trainer_runs import Launch, await_that, digests, make_config, metrics, play
 
+from gandist.config import Config
 from gandist.continuity import Insistence
 from gandist.data.making.prepare import prepare
 from gandist.data.shards.index_files import read_index
 from gandist.errors import EXIT_PREEMPTED, CheckpointError, ResumeError
 from gandist.trainer import Trainer
 
+RARER = ("USR2", "INT")
 ROUNDS = {"run": {"total_kimg": 16 * 120 / 1000}}
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("arch", ["mlp", "dcgan", "resnet"])
+@pytest.mark.parametrize(
+    ("arch", "workers"),
+    [
+        ("mlp", 2), ("dcgan", 0), ("resnet", 2),
+        *(pytest.param(*case, marks=pytest.mark.long) for case in (("mlp", 0), ("dcgan", 2), ("resnet", 0))),
+    ],
+)  # fmt: skip
 def test_killed_at_a_random_moment_and_rerun_is_bitwise_the_straight_run(
     arch: str, workers: int, tmp_path: Path, launch: Launch
 ) -> None:
@@ -27,14 +34,7 @@ def test_killed_at_a_random_moment_and_rerun_is_bitwise_the_straight_run(
     straight = play(make_config(tmp_path / "straight", changes))
 
     config = make_config(tmp_path / "killed", changes)
-    rows = random.randrange(5, 40)
-    ranks = launch(config)
-    log = config.folder / "metrics.jsonl"
-    await_that(lambda: log.is_file() and log.read_bytes().count(b"\n") >= rows, f"{rows} rows", ranks)
-    ranks.kill()
-    again = play(config)
-
-    assert again.resumed_at, "killed before the first checkpoint: the test did not resume"
+    play_through_a_kill(config, launch)
     assert digests(config.folder) == digests(straight.folder)
     assert metrics(config.folder) == metrics(straight.folder)
 
@@ -50,15 +50,18 @@ def test_killed_while_it_reads_shards_and_rerun_is_bitwise_the_straight_run(tmp_
     assert "The next image of the shard takes its place" in (straight.folder / "events.log").read_text()
 
     config = make_config(tmp_path / "killed", changes)
+    play_through_a_kill(config, launch)
+    assert digests(config.folder) == digests(straight.folder)
+
+
+def play_through_a_kill(config: Config, launch: Launch) -> None:
+    """Kill the run at a random moment and run it again to its end."""
     rows = random.randrange(5, 40)
     ranks = launch(config)
     log = config.folder / "metrics.jsonl"
     await_that(lambda: log.is_file() and log.read_bytes().count(b"\n") >= rows, f"{rows} rows", ranks)
     ranks.kill()
-    again = play(config)
-
-    assert again.resumed_at, "killed before the first checkpoint: the test did not resume"
-    assert digests(config.folder) == digests(straight.folder)
+    assert play(config).resumed_at, "killed before the first checkpoint: the test did not resume"
 
 
 def spoil_an_image(shards: Path) -> None:
@@ -95,7 +98,9 @@ def test_a_finished_run_says_so_and_changes_nothing(tmp_path: Path) -> None:
     assert (digests(config.folder), metrics(config.folder)) == before
 
 
-@pytest.mark.parametrize("request_stop", ["TERM", "USR1", "USR2", "INT", "file"])
+@pytest.mark.parametrize(
+    "request_stop", ["TERM", "USR1", "file", *(pytest.param(name, marks=pytest.mark.long) for name in RARER)]
+)
 def test_a_request_to_stop_saves_and_the_rerun_goes_on_exactly(
     request_stop: str, tmp_path: Path, launch: Launch
 ) -> None:
