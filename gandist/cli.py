@@ -28,7 +28,7 @@ TRAIN_SWITCHES = {"--debug", "--restart-data", "--allow-pipe"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; return the exit code (see :mod:`gandist.errors`)."""
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    own_flags = {"prepare": prepare, "new": new, "train": train, "config": config}
+    own_flags = {"prepare": prepare, "new": new, "train": train, "config": config, "supervise": supervise}
     try:
         if words[0] in own_flags:
             return own_flags[words[0]](words[1:])
@@ -114,6 +114,38 @@ def new(words: Sequence[str]) -> int:
     return _call(make_recipe, words, source="SOURCE", name="[NAME]")
 
 
+def supervise(words: Sequence[str]) -> int:
+    """``gandist supervise``: run a training command, and start it again after a crash."""
+    head, command = (words, []) if "--" not in words else (words[: words.index("--")], words[words.index("--") + 1 :])
+    parser = argparse.ArgumentParser(
+        prog="gandist supervise",
+        usage="gandist supervise [--restarts N] [--backoff SECONDS] -- COMMAND...",
+        description="Run a training command, and start it again after a crash while it makes progress.",
+        epilog="Such as: gandist supervise -- accelerate launch --config_file launch/one_node.yaml train.py CONFIG",
+    )
+    option = parser.add_argument
+    option(
+        "--restarts",
+        type=_whole,
+        default=3,
+        metavar="N",
+        help="most in a row without a newer checkpoint (default: %(default)s)",
+    )
+    option(
+        "--backoff",
+        type=_seconds,
+        default=5.0,
+        metavar="SECONDS",
+        help="wait before the first, twice as long before each next (default: %(default)g)",
+    )
+    chosen = parser.parse_args(head)
+    if not command:
+        raise ConfigError("supervise: which command? gandist supervise -- gandist train CONFIG")
+    from gandist.supervise import supervise as run
+
+    return run(command, chosen.restarts, chosen.backoff)
+
+
 def _call(verb: Callable[..., object], words: Sequence[str], **places: str) -> int:
     """Run a function whose parameters are the flags of a verb, and print what it returns; ``places`` have no flag."""
     import tyro
@@ -173,6 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("new", help="from a folder of images to shards and a recipe", add_help=False)
     verbs.add_parser("train", help="train, or continue, the run of a recipe", add_help=False)
     verbs.add_parser("config", help="print a resolved recipe, or explain every knob", add_help=False)
+    verbs.add_parser("supervise", help="run a training command, and start it again after a crash", add_help=False)
     _index_verb(verbs)
     _sample_verb(verbs)
     _checkpoints_verb(verbs)
@@ -286,6 +319,20 @@ def _checkpoints(chosen: argparse.Namespace) -> int:
     found = entries(folder, verify=chosen.verify)
     _print(table(found, verified=chosen.verify))
     return EXIT_FAILED if any(entry.problem for entry in found) else 0
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, not {value}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be at least 0, not {text}")
+    return value
 
 
 def _count(text: str) -> int:

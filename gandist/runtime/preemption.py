@@ -44,6 +44,28 @@ class StopRequest:
             signal.signal(number, handler)
 
 
+class StopSignals:
+    """Remembers the first request to stop, and whether Ctrl-C came again; for who supervises a run.
+
+    A terminal that is closed asks to stop too, unless ``nohup`` says otherwise.
+    """
+
+    def __init__(self) -> None:
+        self.first: str | None = None
+        self.urgent = False
+        heard = [*SIGNALS] + [signal.SIGHUP] * (signal.getsignal(signal.SIGHUP) != signal.SIG_IGN)
+        self._previous = {number: signal.signal(number, self._receive) for number in heard}
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        self.urgent = self.urgent or (number == signal.SIGINT and self.first is not None)
+        self.first = self.first or f"signal {signal.Signals(number).name}"
+
+    def close(self) -> None:
+        """Give the signals back to whom they belonged."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
 def remove_stale_request(folder: Path) -> bool:
     """Remove the file of an answered or forgotten request; return whether there was one."""
     file = folder / STOP_FILE

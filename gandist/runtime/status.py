@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -12,6 +13,9 @@ from gandist.runtime.files import write_json
 
 Outcome = Literal["done", "preempted", "failed"]
 State = Literal["running"] | Outcome
+
+STATUS_COPY = "GANDIST_STATUS_COPY"
+"""Environment variable with the path of a copy, for who supervises a run and does not know its folder."""
 
 
 def write_status(folder: Path, state: State, images_seen: int, **more: Any) -> None:
@@ -26,3 +30,6 @@ def write_status(folder: Path, state: State, images_seen: int, **more: Any) -> N
         **more,
     }
     write_json(folder / "status.json", content)
+    if copy := os.environ.get(STATUS_COPY):
+        with contextlib.suppress(OSError):  # whoever wanted to read it may be gone
+            write_json(Path(copy), {**content, "folder": str(folder.absolute())})

@@ -17,9 +17,9 @@ PACKAGE = ROOT / "gandist"
 # Imports run strictly downward here, from a row to rows below it. Within a wing, modules import each other freely.
 PICTURE = [
     {"cli"},
-    {"debug", "doctor"},
+    {"debug", "doctor", "supervise"},
     {"trainer"},
-    {"assembly", "continuity"},
+    {"assembly", "continuity", "faults"},
     {"data", "evaluation", "adversarial"},
     {"runtime", "models"},
     {"config"},

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gandist.runtime.status import write_status
+from gandist.runtime.status import STATUS_COPY, write_status
 
 
 def test_it_says_what_where_and_since_when(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,3 +36,18 @@ def test_outside_slurm_there_is_no_job(tmp_path: Path, monkeypatch: pytest.Monke
     write_status(tmp_path, "done", 5)
     assert json.loads((tmp_path / "status.json").read_text())["state"] == "done"
     assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
+
+
+def test_a_copy_goes_to_who_supervises_the_run_and_says_where_the_run_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, copy = tmp_path / "runs" / "demo", tmp_path / "copy.json"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(STATUS_COPY, str(copy))
+    write_status(Path("runs/demo"), "failed", 7, reason="RunError: it broke")
+    status = json.loads((folder / "status.json").read_text())
+    assert json.loads(copy.read_text()) == {**status, "folder": str(folder)}
+    monkeypatch.setenv(STATUS_COPY, str(tmp_path / "gone" / "copy.json"))
+    write_status(folder, "done", 8)  # whoever wanted the copy is no more: the run does not end over it
+    assert json.loads((folder / "status.json").read_text())["state"] == "done"
