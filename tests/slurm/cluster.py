@@ -83,8 +83,17 @@ class Cluster:
     ) -> Job:
         """Submit ``script`` with ``arguments`` from the folder ``cwd``."""
         command = ["sbatch", "--parsable", "--output=job-%j.out", *options, script, *arguments]
-        number = int(self.run(*command, env=env, cwd=cwd).strip())
+        number = self.run(*command, env=env, cwd=cwd).strip()
         return Job(self, number, cwd / f"job-{number}.out")
+
+    def submit_array(
+        self, script: str, *arguments: str, tasks: Sequence[int], cwd: Path, options: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> dict[int, Job]:  # fmt: skip
+        """Submit ``script`` as an array; return its tasks by their numbers."""
+        array = ("--array=" + ",".join(map(str, tasks)), "--output=job-%A_%a.out")
+        whole = self.submit(script, *arguments, cwd=cwd, options=(*options, *array), env=env)
+        return {task: Job(self, f"{whole.id}_{task}", cwd / f"job-{whole.id}_{task}.out") for task in tasks}
 
     def set_partition(self, **settings: object) -> None:
         """Change settings of the partition ``main``."""
@@ -171,15 +180,15 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Job:
-    """A submitted job."""
+    """A submitted job, or a task of an array: ``ARRAY_TASK`` is then its id."""
 
     cluster: Cluster
-    id: int
+    id: str
     output: Path
 
     def field(self, name: str) -> str:
         """Return one field of ``scontrol show job``, such as JobState or Restarts."""
-        record = self.cluster.run("scontrol", "show", "job", "-o", str(self.id))
+        record = self.cluster.run("scontrol", "show", "job", "-o", self.id)
         found = re.search(rf"\b{name}=(\S*)", record)
         assert found, f"no {name} in: {record}"
         return found[1]
@@ -200,15 +209,15 @@ class Job:
 
     def signal_batch_shell(self, name: str) -> None:
         """Send a signal to the batch script alone, as ``#SBATCH --signal=B:USR1@300`` does."""
-        self.cluster.run("scancel", "--batch", f"--signal={name}", str(self.id))
+        self.cluster.run("scancel", "--batch", f"--signal={name}", self.id)
 
     def signal_steps(self, name: str) -> None:
         """Send a signal to every process of the job's steps, but not to the batch script."""
-        self.cluster.run("scancel", f"--signal={name}", str(self.id))
+        self.cluster.run("scancel", f"--signal={name}", self.id)
 
     def cancel(self) -> None:
         """Cancel the job, as a user does."""
-        self.cluster.run("scancel", str(self.id))
+        self.cluster.run("scancel", self.id)
 
     def printed(self) -> str:
         """Return what the job has printed in all its attempts."""
@@ -216,7 +225,7 @@ class Job:
 
     def describe(self) -> str:
         """Return everything worth reading when a test fails."""
-        return f"{self.cluster.run('scontrol', 'show', 'job', str(self.id), check=False)}\n{self.printed()}"
+        return f"{self.cluster.run('scontrol', 'show', 'job', self.id, check=False)}\n{self.printed()}"
 
 
 def _text(path: Path) -> str:

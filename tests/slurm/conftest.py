@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +48,20 @@ class Checkout:
         size = ("--nodes=2", "--gpus-per-node=0", "--cpus-per-task=2")
         return self._submit("slurm/train.sbatch", arguments, (*size, *options), variables)
 
+    def train_array(
+        self, *arguments: str, tasks: Sequence[int], options: tuple[str, ...] = (), **variables: str
+    ) -> dict[int, Job]:
+        """Submit slurm/train.sbatch as an array of jobs that have one rank each."""
+        size = ("--nodes=1", "--gpus-per-node=0", "--cpus-per-task=1", *options)
+        env = self._environment(variables)
+        return self.cluster.submit_array(
+            "slurm/train.sbatch", *arguments, tasks=tasks, cwd=self.folder, options=size, env=env
+        )
+
+    def evaluate(self, *arguments: str) -> Job:
+        """Submit slurm/evaluate.sbatch."""
+        return self._submit("slurm/evaluate.sbatch", arguments, ("--cpus-per-task=2",), {})
+
     def prepare(self, *arguments: str, options: tuple[str, ...] = ()) -> Job:
         """Submit slurm/prepare.sbatch."""
         return self._submit("slurm/prepare.sbatch", arguments, ("--cpus-per-task=2", *options), {})
@@ -59,9 +73,12 @@ class Checkout:
     def _submit(
         self, script: str, arguments: tuple[str, ...], options: tuple[str, ...], variables: dict[str, str]
     ) -> Job:
-        path = f"{self.folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-        env = {**os.environ, "PATH": path, "GANDIST_GRACE_SECONDS": "3", **variables}
+        env = self._environment(variables)
         return self.cluster.submit(script, *arguments, cwd=self.folder, options=options, env=env)
+
+    def _environment(self, variables: dict[str, str]) -> dict[str, str]:
+        path = f"{self.folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        return {**os.environ, "PATH": path, "GANDIST_GRACE_SECONDS": "3", **variables}
 
 
 @pytest.fixture

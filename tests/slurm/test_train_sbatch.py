@@ -7,7 +7,7 @@ import json
 import pytest
 
 HOSTILE = [
-    "--run.name=it's", 'say "hi"', "$(touch owned)", "`touch owned`", "; touch owned", "a\nb", "  two  spaces  ", "",
+    "--run.root=it's", 'say "hi"', "$(touch owned)", "`touch owned`", "; touch owned", "a\nb", "  two  spaces  ", "",
     "*", "~", "back\\slash", "${HOME}", "--debug", "--nnodes=7", "&& touch owned", "ünï", "'\"'\"'", "-",
 ]  # fmt: skip
 
@@ -46,6 +46,16 @@ def test_time_is_up(checkout):
     job.wait_for("COMPLETED")
     assert "attempt 1 starts at round " in job.printed()
     assert "attempt 1 starts at round 0" not in job.printed()
+
+
+def test_a_request_that_a_starting_trainer_takes_for_an_old_one_is_repeated(checkout):
+    job = checkout.train("--rounds", "10000", "--deaf", "--forgetful")
+    job.wait_for_line("starting")
+    job.signal_batch_shell("USR1")
+    job.wait_for_line("attempt 0 starts")
+    job.wait_for_line("saved: back to the queue")
+    job.cancel()
+    assert not list(checkout.run_folder.glob("STOP")) + list(checkout.run_folder.glob("slurm-*"))
 
 
 def test_arguments_arrive_as_they_were_given_at_every_rank(checkout):
@@ -159,4 +169,19 @@ def test_a_trainer_that_never_got_going_is_not_requeued_even_after_a_save(checko
 
 def test_prepare_hands_its_arguments_on(checkout):
     checkout.prepare(*HOSTILE).wait_for("COMPLETED")
-    assert (checkout.folder / "prepared").read_text().split("\0")[:-1] == ["prepare", *HOSTILE]
+    assert (checkout.folder / "prepare.arguments").read_text().split("\0")[:-1] == ["prepare", *HOSTILE]
+
+
+def test_evaluate_hands_its_arguments_on(checkout):
+    checkout.evaluate("sample", "runs/a b", *HOSTILE).wait_for("COMPLETED")
+    handed_on = (checkout.folder / "sample.arguments").read_text().split("\0")[:-1]
+    assert handed_on == ["sample", "runs/a b", *HOSTILE]
+    assert not (checkout.folder / "owned").exists()
+
+
+@pytest.mark.parametrize(("arguments", "words"), [(["sample"], "needs a verb and a run"), (["train", "a"], "to train")])
+def test_evaluate_refuses_what_it_is_not_for(checkout, arguments, words):
+    job = checkout.evaluate(*arguments)
+    job.wait_for("FAILED")
+    assert job.field("ExitCode") == "2:0"
+    assert words in job.printed()

@@ -11,9 +11,11 @@ import os
 import signal
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
-FOLDER = Path("runs/standin")
+NAMES = [value for flag, value in pairwise(sys.argv) if flag == "--run.name"]
+FOLDER = Path("runs") / ["standin", *NAMES][-1]
 ATTEMPT = os.environ.get("SLURM_RESTART_COUNT", "0")
 SAVED_AND_STOPPED = 75
 
@@ -26,6 +28,9 @@ def main() -> int:
     parser.add_argument("--linger", action="store_true", help="rank 1 does not end by itself")
     parser.add_argument(
         "--deaf", action="store_true", help="hear no signal, as where Slurm signals only the task's shell"
+    )
+    parser.add_argument(
+        "--forgetful", action="store_true", help="take the first STOP for an old one, as while the trainer starts"
     )
     parser.add_argument("--fail-early", action="store_true", help="end before anything is written")
     options, _ = parser.parse_known_args()
@@ -45,6 +50,8 @@ def main() -> int:
 def lead(options: argparse.Namespace, asked: list[int]) -> int:
     saved = FOLDER / "saved"
     first = int(saved.read_text()) if saved.exists() else 0
+    if options.forgetful and ATTEMPT == "0":
+        forget_a_request()
     write_status("running")
     print(f"attempt {ATTEMPT} starts at round {first}", flush=True)
     for done in range(first, options.rounds):
@@ -60,6 +67,13 @@ def lead(options: argparse.Namespace, asked: list[int]) -> int:
         time.sleep(0.05)  # a round
     write_status("done")
     return 0
+
+
+def forget_a_request() -> None:
+    print("starting", flush=True)
+    while not (FOLDER / "STOP").exists():
+        time.sleep(0.02)
+    (FOLDER / "STOP").unlink()
 
 
 def follow(options: argparse.Namespace) -> int:
