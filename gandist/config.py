@@ -2,8 +2,8 @@
 
 A recipe is one YAML file whose keys are the sections below; the command line overrides single knobs with
 ``--section.key value``. A knob states its default, its range, one sentence, and what a change means to a run
-that is continued with it (:data:`Change`). The sections ``execution``, ``tracking`` and ``checkpoint`` say how a
-run is carried out; every other section says what the run *is*.
+that is continued with it (:data:`Change`). The sections ``execution``, ``tracking``, ``checkpoint`` and
+``fault`` say how a run is carried out; every other section says what the run *is*.
 """
 
 from __future__ import annotations
@@ -261,6 +261,17 @@ class ExecutionConfig(Section):
     )
     workers: int = knob(1, "Processes per rank that decode images; 0 decodes in the trainer.", ge=0, le=256)
     prefetch_batches: int = knob(4, "Batches that each worker keeps ready.", unit="batches", ge=1)
+    sync_batch_norm: bool = knob(
+        True,
+        "Batch norms see the images of all ranks; if false those of one rank, and the result depends on the ranks.",
+        change="warn",
+    )
+    gradient_compression: Literal["none", "bf16", "fp16"] = knob(
+        "none", "Number format in which gradients travel between ranks; none sends them as they are.", change="warn"
+    )
+    timeout_seconds: float = knob(
+        900.0, "A rank that gets no further for so long prints where it stands and ends the run.", unit="s", ge=5
+    )
     cache: CacheConfig = section(CacheConfig, "Read when shards come from afar.")
 
 
@@ -272,6 +283,22 @@ class CheckpointConfig(Section):
     keep: int = knob(3, "Newest checkpoints that are kept.", ge=1)
     keep_every_kimg: float | None = knob(
         None, "Also keep the first checkpoint in each interval of this length, for ever.", unit="kimg", gt=0
+    )
+    best_metric: str | None = knob(
+        None, "Also keep the checkpoint with the best value of this column of metrics.jsonl; RUN/best leads to it."
+    )
+    best_mode: Literal["min", "max"] = knob("min", "Whether a lower or a higher best_metric is better.")
+
+
+class FaultConfig(Section):
+    """What to do about numbers that are not finite."""
+
+    change: ClassVar[Change] = "continue"
+    skip_steps: int = knob(
+        10, "Steps of one network in a row that are skipped because its gradients are not finite.", ge=1
+    )
+    rollbacks: int = knob(
+        1, "Times the run then goes back to its last checkpoint and continues with new noise, before it ends.", ge=0
     )
 
 
@@ -317,6 +344,7 @@ class Config(Section):
     ema: EmaConfig = section(EmaConfig, "Moving average of G.")
     samples: SamplesConfig = section(SamplesConfig, "Pictures while training.")
     checkpoint: CheckpointConfig = section(CheckpointConfig, "Saving.")
+    fault: FaultConfig = section(FaultConfig, "Numbers that are not finite.")
     tracking: TrackingConfig = section(TrackingConfig, "Metrics, W&B, TensorBoard.")
     execution: ExecutionConfig = section(ExecutionConfig, "Device, precision, workers.")
 

@@ -83,12 +83,16 @@ def player_parts(game: Game, average: GeneratorAverage, card: Mapping[str, str])
 
 def scaler_states(game: Game) -> dict[str, dict[str, Any]]:
     """Return the state of each player's gradient scaler, where it has one."""
-    players = {"g": game.generator, "d": game.discriminator}
-    return {name: player.scaler.state_dict() for name, player in players.items() if player.scaler}
+    return {name: player.scaler.state_dict() for name, player in game.players.items() if player.scaler}
+
+
+def guard_states(game: Game) -> dict[str, dict[str, int]]:
+    """Return what each player's guard has counted."""
+    return {name: player.guard.state() for name, player in game.players.items()}
 
 
 def load_players(checkpoint: Checkpoint, game: Game, average: GeneratorAverage) -> None:
-    """Put what :func:`player_parts` and :func:`scaler_states` returned back in its place.
+    """Put what :func:`player_parts`, :func:`scaler_states` and :func:`guard_states` returned back in its place.
 
     Raises:
         CheckpointError: a part does not fit the networks.
@@ -101,6 +105,8 @@ def load_players(checkpoint: Checkpoint, game: Game, average: GeneratorAverage) 
     for part, player in {"optimizer_g": g, "optimizer_d": d}.items():
         where = f"{checkpoint.folder}/{part}.safetensors"
         load_optimizer(player.optimizer, player.module, checkpoint.tensors(part), where)
-    for name, player in {"g": g, "d": d}.items():
+    for name, player in game.players.items():
         if player.scaler and name in checkpoint.state["scalers"]:
             player.scaler.load_state_dict(checkpoint.state["scalers"][name])
+        if name in checkpoint.state.get("guards", {}):
+            player.guard.restore(checkpoint.state["guards"][name], player.parameters[0].device)

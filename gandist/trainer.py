@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import gc
+import math
+import socket
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from gandist import faults
+from gandist.adversarial.guard import first_not_finite
 from gandist.adversarial.round import STRATEGIES, Draws, Player, Real, Round
 from gandist.assembly import build_networks, open_accelerator, seat_players
 from gandist.config import AdamConfig, Config, dump, to_yaml
@@ -17,6 +23,7 @@ from gandist.continuity import (
     Insistence,
     check_folder,
     check_settings,
+    guard_states,
     load_players,
     player_parts,
     scaler_states,
@@ -33,7 +40,6 @@ from gandist.errors import (
 )
 from gandist.evaluation.sample import GeneratorCard, draw, fixed_latents, save_grid
 from gandist.models.contract import ImageShape
-from gandist.models.layers import couples_batch
 from gandist.runtime import machine, rng
 from gandist.runtime.checkpoint import (
     Checkpoint,
@@ -48,6 +54,7 @@ from gandist.runtime.saver import BackgroundSaver
 from gandist.runtime.schedule import crossed, factor
 from gandist.runtime.status import Outcome, write_status
 from gandist.runtime.tracking import AnyTracker, NullTracker, Tracker, check_tracking
+from gandist.runtime.watchdog import Watchdog
 from gandist.runtime.window import Window
 
 
@@ -72,9 +79,10 @@ class Trainer:
         self.precision = machine.choose_precision(config.execution, kind)
         if config.execution.deterministic:
             machine.require_determinism()
-        self.accelerator = open_accelerator(kind, self.precision)
+        patience = config.execution.timeout_seconds
+        self.accelerator = open_accelerator(kind, self.precision, patience)
         self.device = self.accelerator.device
-        self.ranks = Ranks.join(self.accelerator.process_index, self.accelerator.num_processes)
+        self.ranks = Ranks.join(self.accelerator.process_index, self.accelerator.num_processes, patience)
         if self.ranks.main and remove_stale_request(self.folder):
             self.notes.append("Removed a STOP file that was left from before this start.")
         machine.set_threads(config.execution.threads, kind, self.ranks.world)
@@ -85,14 +93,15 @@ class Trainer:
         if self.ranks.main:
             check_tracking(config.tracking)
         networks = build_networks(config, len(self.images.class_names), self.share_images)
-        if self.ranks.world > 1 and (couples_batch(networks.generator) or couples_batch(networks.discriminator)):
-            self.notes.append(
-                f"Batch normalisation sees the {self.share_images} images of one process at a time: unlike other "
-                "layers, it makes the number of processes part of the result."
-            )
         self.game, self.average = seat_players(
             config, networks, self.accelerator, self.precision, self.images.class_counts
         )
+        if self.ranks.world > 1 and self.game.couples_batch and not config.execution.sync_batch_norm:
+            self.notes.append(
+                f"Batch normalisation sees the {self.share_images} images of one process at a time: unlike other "
+                "layers, it makes the number of processes part of the result. --execution.sync_batch_norm true "
+                "would make it see all."
+            )
         self.play = STRATEGIES[config.update.strategy]
         milestones = config.checkpoint.keep_every_kimg
         self.store = CheckpointStore(
@@ -104,6 +113,11 @@ class Trainer:
         self.tracker: AnyTracker = NullTracker()
         self.bad_images = self.damaged_shards = 0  # that this rank met since it started
         self.untold: list[str] = []  # what this rank has to say in events.log, which rank 0 writes
+        self.skipped = {"d": 0, "g": 0}  # steps that were told of
+        self.rollbacks = 0
+        self.told_of_notice = False
+        self.best: dict[str, Any] | None = None  # the best checkpoint's name, metric and value
+        self.last_row: dict[str, float] = {}
         self.resumed_at: int | None = None
         self.lease = self._take_folder()
         try:
@@ -117,18 +131,29 @@ class Trainer:
     def train(self) -> int:
         """Play until the end of the run or a request to stop; return the exit code for it."""
         stop = StopRequest(self.folder)
+        watchdog = Watchdog(self.folder, self.ranks.rank, self.config.execution.timeout_seconds, self._hang)
         try:
             self._open_run()
-            self._loop(stop)
+            self._loop(stop, watchdog)
             return self._close_run(stop)
-        except BaseException as error:
+        except BaseException as raised:
+            error = faults.explained(raised, self.game, self.share_images, self.device)
             self._leave_word(error)
-            raise
+            raise error from (None if error is raised else raised)
         finally:
+            watchdog.close()
             stop.close()
             self._let_go_of_folder()
 
-    def _loop(self, stop: StopRequest) -> None:
+    def _loop(self, stop: StopRequest, watchdog: Watchdog) -> None:
+        """Play to the end, going back to the last checkpoint where numbers are not finite and that is allowed."""
+        while True:
+            try:
+                return self._play_on(stop, watchdog)
+            except faults.NotFiniteError as fault:
+                self._go_back(fault)
+
+    def _play_on(self, stop: StopRequest, watchdog: Watchdog) -> None:
         stream = self._real_images()
         while not (self.finished or self._asked_to_stop(stop)):
             before = self.clock.images_seen
@@ -138,7 +163,7 @@ class Trainer:
             with self.window.waiting():
                 reals = [next(stream) for _ in range(self.config.update.d_steps)]
             self._heed(reals)
-            played = self._play_round([self._to_device(batch) for batch in reals], observe=log)
+            played = self._play_round([self._to_device(batch) for batch in reals])
             self.clock.round_index += 1
             self.clock.images_seen = after
             self.clock.data_position = reals[-1].position + self.config.update.batch_images
@@ -148,6 +173,7 @@ class Trainer:
                 self.game.generator.module, self.game.discriminator.module, self.average.network
             )
             self.window.add(played.statistics, self.images_per_round)
+            self._check_steps_are_taken()
             if log:
                 self._check_folder_is_ours()
                 self._log()
@@ -155,6 +181,7 @@ class Trainer:
                 self._sample()
             if crossed(self.config.checkpoint.every_kimg, before, after):
                 self._save(must=False)
+            watchdog.alive()
 
     @property
     def total_images(self) -> float:
@@ -174,12 +201,15 @@ class Trainer:
     def _asked_to_stop(self, stop: StopRequest) -> bool:
         return self.ranks.any(stop.requested(look_for_file=self.ranks.main))
 
-    def _play_round(self, reals: Sequence[Real], observe: bool) -> Round:
+    def _play_round(self, reals: Sequence[Real]) -> Round:
         index = self.clock.round_index
-        stream = partial(rng.generator, self.config.run.seed, "round", index)
+        again = ("again", self.rollbacks) if self.rollbacks else ()  # other latents than those that led astray
+        stream = partial(rng.generator, self.config.run.seed, "round", index, *again)
         draws = Draws(stream, self.config.update.batch_images, start=self.ranks.rank * self.share_images)
-        played = Round(self.game, draws, index, self.clock.images_seen, observe)
+        played = Round(self.game, draws, index, self.clock.images_seen)
         self.play(played, reals)
+        for player in self.game.players.values():
+            player.guard.settle()
         return played
 
     def _set_rates(self) -> None:
@@ -237,10 +267,40 @@ class Trainer:
             "lr/d": self.game.discriminator.optimizer.param_groups[0]["lr"],
             **self.window.speed(),
             "memory/peak_gib": machine.peak_memory_gib(self.device),
+            **self._skipped(),
             **self._faults(),
+            **self._last_save(),
         }
         self.tracker.log(self.clock.images_seen, self.clock.round_index, measured)
+        self.last_row = measured
         self.window = Window()
+
+    def _skipped(self) -> dict[str, float]:
+        """Tell of steps that were skipped since this was last asked; return their counts where not zero."""
+        counts = {letter: skipped.total for letter, skipped in faults.skipped_steps(self.game).items()}
+        for letter, count in counts.items():
+            if new := count - self.skipped[letter]:
+                self.tracker.event(f"{new} step(s) of the {faults.ROLES[letter]} skipped: gradients not finite.")
+        self.skipped = counts
+        return {f"fault/skipped_{letter}": count for letter, count in counts.items() if count}
+
+    def _last_save(self) -> dict[str, float]:
+        """Return what the last save cost, once; say so if a run that is asked to stop would not be given that long."""
+        seconds = self.saver.news()
+        if seconds is None:
+            return {}
+        notice = machine.notice_seconds()
+        if notice is not None and seconds > notice and not self.told_of_notice:
+            self.told_of_notice = True
+            self.tracker.event(
+                f"A save takes {seconds:.0f} s, but this job is asked to save only {notice:g} s before its end: it "
+                "may be killed in the middle, and fall back to the checkpoint before. Ask for more, for instance "
+                f"with sbatch --signal=B:USR1@{math.ceil(seconds * 2 / 60) * 60}."
+            )
+        return {
+            "speed/checkpoint_seconds": seconds,
+            "speed/checkpoint_blocked_seconds": self.saver.blocked_seconds,
+        }
 
     def _faults(self) -> dict[str, float]:
         """Tell what all ranks have to say of their data; return their counts since they started, where not zero."""
@@ -275,6 +335,8 @@ class Trainer:
         """
         self._check_folder_is_ours()
         self._check_ranks_agree()
+        self._check_finite()
+        self._choose_best()
         state = {**self._state(), "window": self.window.state(self.ranks.mean)}
         if self.ranks.main:
             try:
@@ -289,14 +351,52 @@ class Trainer:
         if self.ranks.world == 1:
             return
         order = torch.tensor(int(self.images.fingerprint[:15], 16), device=self.device)
-        state = {f"{name}: {key}": t for name, part in self._parts().items() for key, t in part.tensors.items()}
-        state = {name: tensor.to(self.device) for name, tensor in state.items()}
-        if different := self.ranks.first_difference({"the order of the data": order, **state}):
+        if different := self.ranks.first_difference({"the order of the data": order, **self._named_tensors()}):
             raise RunError(
                 f"At {self.clock.images_seen / 1000:g} kimg the ranks no longer agree, first in {different}. Nothing "
                 "of it was saved: the same command continues from the checkpoint before. If it happens again, a device "
                 "or the network between them changes bits."
             )
+
+    def _named_tensors(self) -> dict[str, Tensor]:
+        """Return every tensor of a checkpoint under its part and name, on the device."""
+        parts = self._parts().items()
+        return {f"{name}: {key}": t.to(self.device) for name, part in parts for key, t in part.tensors.items()}
+
+    def _check_finite(self) -> None:
+        """Refuse to save numbers that are not finite, on all ranks alike."""
+        spoilt = first_not_finite(self._named_tensors())
+        if self.ranks.any(spoilt is not None):
+            raise faults.NotFiniteError(
+                f"At {self.clock.images_seen / 1000:g} kimg numbers are not finite ({spoilt or 'on another rank'}); "
+                "this was not saved."
+            )
+
+    def _check_steps_are_taken(self) -> None:
+        """End the attempt, on all ranks alike, when steps are skipped again and again; asks the device now and then."""
+        limit = self.config.fault.skip_steps
+        if self.clock.round_index % limit:
+            return
+        wrong = faults.over_limit(self.game, limit)
+        if self.ranks.any(wrong is not None):
+            raise faults.NotFiniteError(wrong or "Gradients of another rank are not finite: the ranks differ.")
+
+    def _choose_best(self) -> None:
+        """Make the checkpoint that is about to be saved the best one, if its metric says so."""
+        name, mode = self.config.checkpoint.best_metric, self.config.checkpoint.best_mode
+        if name is None or not self.last_row:
+            return
+        value = self.last_row.get(name)
+        if value is None:
+            self.tracker.event(
+                f"checkpoint.best_metric: metrics.jsonl has no column {name!r} so far; it has "
+                f"{', '.join(sorted(self.last_row))}. No checkpoint is kept as the best one."
+            )
+            return
+        known = self.best["value"] if self.best and self.best["metric"] == name else None
+        sign = 1 if mode == "min" else -1
+        if math.isfinite(value) and (known is None or sign * value < sign * known):
+            self.best = {"metric": name, "value": value, "images_seen": self.clock.images_seen}
 
     def _parts(self) -> dict[str, Part]:
         return player_parts(self.game, self.average, self._card().header())
@@ -306,6 +406,10 @@ class Trainer:
             "round_index": self.clock.round_index,
             "data": {"t": self.clock.data_position, "fingerprint": self.images.fingerprint},
             "scalers": scaler_states(self.game),
+            "guards": guard_states(self.game),
+            "rollbacks": self.rollbacks,
+            "best": self.best,
+            "last_row": self.last_row,
             "metrics_bytes": self.tracker.metrics_position,
             "config": dump(self.config),
             "made_with": self._environment(),
@@ -374,6 +478,13 @@ class Trainer:
         gc.collect()
         self.accelerator.end_training()
 
+    def _hang(self, message: str) -> None:
+        """Say that this rank hangs, just before the watchdog ends it; called in a thread of its own."""
+        where = f"rank {self.ranks.rank} of {self.ranks.world} on {socket.gethostname()} {message}"
+        print(f"gandist: {where}", file=sys.stderr, flush=True)
+        if self.ranks.main:
+            self._leave_word(RunError(where))
+
     # --- whose folder it is --------------------------------------------------------------------------------------
 
     def _take_folder(self) -> Lease | None:
@@ -404,6 +515,7 @@ class Trainer:
         checkpoint = self.store.open(found)
         self.notes += check_settings(checkpoint, self.config, self.images.fingerprint, insistence)
         self._load(checkpoint)
+        self.rollbacks = checkpoint.state.get("rollbacks", 0)
         self.resumed_at = self.clock.images_seen
         self.notes.append(f"Continuing at {self.clock.images_seen / 1000:g} kimg from {checkpoint.folder}")
         return int(checkpoint.state["metrics_bytes"])
@@ -411,6 +523,28 @@ class Trainer:
     def _load(self, checkpoint: Checkpoint) -> None:
         load_players(checkpoint, self.game, self.average)
         state = checkpoint.state
+        self.window = Window()
         self.window.restore(state["window"], self.device)
         same_data = state["data"]["fingerprint"] == self.images.fingerprint
         self.clock = Clock(state["round_index"], checkpoint.images_seen, state["data"]["t"] if same_data else 0)
+        self.best, self.last_row = state.get("best"), state.get("last_row", {})
+        self.skipped = {letter: skipped.total for letter, skipped in faults.skipped_steps(self.game).items()}
+
+    def _go_back(self, fault: faults.NotFiniteError) -> None:
+        """Continue from the newest checkpoint with new latents, or end the run with ``fault``; all ranks together."""
+        self.ranks.on_main(self.saver.finish, CheckpointError)
+        newest = self.ranks.on_main(lambda: self.store.newest(self.tracker.event), CheckpointError)
+        found = self.ranks.from_main(newest.folder.name if newest else None)
+        if self.rollbacks >= self.config.fault.rollbacks or found is None:
+            before = f"The run had gone back {self.rollbacks} time(s) before. " if self.rollbacks else ""
+            raise RunError(f"{fault} {before}Nothing of it was saved. {faults.WHAT_HELPS}") from None
+        checkpoint = self.store.open(found)
+        self._load(checkpoint)
+        for player in self.game.players.values():
+            player.guard.forgive()
+        self.rollbacks += 1
+        self.tracker.event(
+            f"{fault} Going back to {self.clock.images_seen / 1000:g} kimg ({checkpoint.folder}) with new latents, "
+            f"{self.rollbacks} of at most {self.config.fault.rollbacks} time(s)."
+        )
+        self.tracker.rewind(int(checkpoint.state["metrics_bytes"]))

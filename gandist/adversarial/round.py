@@ -16,9 +16,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from gandist.adversarial.guard import FiniteGuard
 from gandist.adversarial.losses import AdversarialLoss, Targets
 from gandist.adversarial.regularizers import Regularizer
-from gandist.models.layers import begin_step
+from gandist.models.layers import begin_step, couples_batch
 from gandist.models.noise import RowNoise, random_layers, seed_layers
 
 Statistics = dict[str, Tensor]
@@ -51,6 +52,7 @@ class Player:
     def __post_init__(self) -> None:
         self.parameters = list(self.module.parameters())
         self.random_layers = random_layers(self.module)
+        self.guard = FiniteGuard(self.module)
 
     @property
     def loss_scale(self) -> float:
@@ -61,24 +63,25 @@ class Player:
         """Return ``loss`` times the current loss scale."""
         return loss if self.scaler is None else self.scaler.scale(loss)
 
-    def step(self, observe: bool) -> tuple[Tensor | None, bool]:
-        """Apply the gathered gradients and drop them.
+    def step(self, round_index: int) -> tuple[Tensor, bool]:
+        """Apply the gathered gradients and drop them; a step whose gradients are not finite changes nothing.
 
         Returns:
-            the gradients' global norm before clipping (None unless clipped or observed), and whether the step was
-            taken: under fp16 an overflow skips it.
+            the gradients' global norm before clipping, and whether the step counts as one: False where an overflow of
+            fp16 skipped it. Other skipped steps are known on the device alone (:class:`FiniteGuard`).
 
         """
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
-        norm = None
-        if observe or self.clip_norm is not None:
-            norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        if norm is not None and self.clip_norm is not None:
+        gradients = [p.new_zeros(()) if p.grad is None else p.grad for p in self.parameters]
+        norms = torch.stack(torch._foreach_norm(gradients))
+        norm = torch.linalg.vector_norm(norms)
+        skip = self.guard.judge(norms, round_index)
+        if self.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, norm)
         taken = True
         if self.scaler is None:
-            self.optimizer.step()
+            self._apply_unless(skip)
         else:
             before = self.scaler.get_scale()
             self.scaler.step(self.optimizer)
@@ -86,6 +89,14 @@ class Player:
             taken = self.scaler.get_scale() >= before
         self.optimizer.zero_grad(set_to_none=True)
         return norm, taken
+
+    def _apply_unless(self, skip: Tensor) -> None:
+        """Take the optimizer's step unless ``skip``, which a fused optimizer reads where it lies."""
+        if self.optimizer.param_groups[0].get("fused"):
+            self.optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
+            self.optimizer.step()
+        elif not skip:
+            self.optimizer.step()
 
 
 @dataclass(frozen=True)
@@ -142,6 +153,16 @@ class Game:
     class_cdf: Float[Tensor, " classes"] | None = None
     micro_images: int | None = None
 
+    @property
+    def couples_batch(self) -> bool:
+        """Whether images of a batch see each other in a layer, so that a step cannot be cut into passes."""
+        return bool(couples_batch(self.generator.module) or couples_batch(self.discriminator.module))
+
+    @property
+    def players(self) -> dict[str, Player]:
+        """Both players under the letters that papers give their networks."""
+        return {"d": self.discriminator, "g": self.generator}
+
 
 @dataclass(frozen=True)
 class Latents:
@@ -160,7 +181,6 @@ class Round:
         draws: this round's random numbers.
         index: of the round in the run.
         images_seen: real images shown to D before this round.
-        observe: also measure what costs extra, such as gradient norms.
         statistics: filled by the steps.
         discriminator_moved: False if (the last) D step was skipped for an overflow.
         generator_moved: the same of G.
@@ -171,7 +191,6 @@ class Round:
     draws: Draws
     index: int
     images_seen: int
-    observe: bool = False
     statistics: Statistics = field(default_factory=dict)
     discriminator_moved: bool = True
     generator_moved: bool = True
@@ -205,8 +224,8 @@ class Round:
                     loss = loss + regularizer.scale(self.images_seen) * value
                 player.backward(player.scaled(loss if share == 1 else loss * share))
             _add(totals, measured, share)
-        norm, self.discriminator_moved = player.step(self.observe)
-        self.statistics |= totals if norm is None else {**totals, "grad_norm/d": norm}
+        norm, self.discriminator_moved = player.step(self.index)
+        self.statistics |= {**totals, "grad_norm/d": norm}
 
     def generator_step(self, latents: Latents, fakes: Tensor | None, site: str) -> None:
         """Update G on D's opinion of its fakes, with D frozen: no gradient of D's weights is computed or reduced.
@@ -227,8 +246,8 @@ class Round:
                     loss = self.game.loss.generator(fake_logits)
                     player.backward(player.scaled(loss if share == 1 else loss * share))
                 _add(totals, {"loss/g": loss.detach()}, share)
-        norm, self.generator_moved = player.step(self.observe)
-        self.statistics |= totals if norm is None else {**totals, "grad_norm/g": norm}
+        norm, self.generator_moved = player.step(self.index)
+        self.statistics |= {**totals, "grad_norm/g": norm}
 
     def draw_latents(self, images: int, site: str, device: torch.device) -> Latents:
         """Draw z ~ N(0, I) and, in a conditional game, classes as often as they occur, for one step's fakes."""

@@ -7,6 +7,7 @@
         state.json                   counters, configuration: everything that is not a tensor
         manifest.json                name, size and SHA-256 of every other file; written last
     checkpoints/latest               the name of the newest complete one
+    best -> checkpoints/000051200    beside that folder: the best one by ``state["best"]``, kept while it is
 
 A checkpoint is written into a hidden folder, flushed, and published by one rename. On reading, every byte is
 checked against the manifest; a damaged checkpoint is passed over, loudly, for the one before it.
@@ -34,6 +35,7 @@ from gandist.runtime.files import digest, flush_file, flush_folder, write_json, 
 
 FORMAT = "gandist-checkpoint"
 VERSION = 1
+BEST = "best"
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class CheckpointStore:
             if self.fence is not None:
                 self.fence()
             self._publish(draft, target)
+            best = self._mark_best(state)
         except RunError:
             shutil.rmtree(draft, ignore_errors=True)
             raise
@@ -118,8 +121,22 @@ class CheckpointStore:
                 f"{target}: the checkpoint could not be written ({error}); {advice}. Earlier checkpoints are whole."
             ) from None
         with suppress(OSError):  # one that cannot be dropped now is dropped after the next save
-            self._prune(images_seen)
+            self._prune(images_seen, best)
         return target
+
+    def _mark_best(self, state: Mapping[str, Any]) -> str | None:
+        """Point ``best`` at the checkpoint that the state names, if it is there; return its name."""
+        chosen = state.get("best")
+        name = f"{chosen['images_seen']:09d}" if chosen else None
+        if name is None or not (self.folder / name).is_dir():
+            return None
+        link, target = self.folder.parent / BEST, f"{self.folder.name}/{name}"
+        if not link.is_symlink() or str(link.readlink()) != target:
+            new = self.folder.parent / f".{BEST}.{os.getpid()}.part"
+            new.unlink(missing_ok=True)
+            new.symlink_to(target)
+            new.replace(link)
+        return name
 
     def _write(self, draft: Path, parts: Mapping[str, Part], state: Mapping[str, Any]) -> None:
         draft.mkdir()
@@ -149,12 +166,12 @@ class CheckpointStore:
         flush_folder(self.folder)
         write_text(self.folder / "latest", target.name + "\n")
 
-    def _prune(self, images_seen: int) -> None:
+    def _prune(self, images_seen: int, best: str | None) -> None:
         # Checkpoints ahead of this position were passed over as damaged: they must not push out a whole one.
         reached = [name for name in self.names() if int(name) <= images_seen]
         milestones = self._milestones(reached)
         for name in reached[: -self.keep]:
-            if name in milestones:
+            if name in milestones or name == best:
                 continue
             hidden = self.folder / f".{name}.dropped.part"
             (self.folder / name).rename(hidden)

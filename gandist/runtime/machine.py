@@ -96,3 +96,24 @@ def peak_memory_gib(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def memory_figures(device: torch.device) -> str:
+    """Return what this process used at most, and what there is."""
+    peak = f"this process used up to {peak_memory_gib(device):.1f} GiB"
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        return f"{peak} of {total / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
+    return f"{peak} of {os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} GiB"
+
+
+NOTICE_SECONDS = "GANDIST_NOTICE_SECONDS"
+"""Environment variable in which a launch script says how long before the end a run is asked to save."""
+
+
+def notice_seconds() -> float | None:
+    """Return how much time a run has from the request to save until it is killed, if somebody said."""
+    try:
+        return float(os.environ[NOTICE_SECONDS])
+    except (KeyError, ValueError):
+        return None

@@ -37,6 +37,12 @@ class BackgroundSaver:
         self._copies: dict[tuple[str, str], Tensor] = {}
         self._thread: threading.Thread | None = None
         self._problem: CheckpointError | None = None
+        self._news = False
+
+    def news(self) -> float | None:
+        """Return how long a save took that has finished since this was last asked, None if none has."""
+        fresh, self._news = self._news, False
+        return self.written_seconds if fresh else None
 
     def save(self, images_seen: int, parts: Mapping[str, Part], state: Mapping[str, Any]) -> None:
         """Copy ``parts`` and begin to write them; what they refer to may change as soon as this returns.
@@ -78,6 +84,7 @@ class BackgroundSaver:
         try:
             self.store.save(images_seen, parts, state)
             self.written_seconds = time.monotonic() - begin
+            self._news = True
         except CheckpointError as error:
             self._problem = error
         except Exception as error:  # in a thread nobody else would hear of it

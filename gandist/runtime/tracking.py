@@ -143,6 +143,9 @@ class AnyTracker(Protocol):
     def metrics_position(self) -> int:
         """Length of ``metrics.jsonl`` in bytes, for the checkpoint."""
 
+    def rewind(self, metrics_position: int) -> None:
+        """Take back the rows beyond a position that :attr:`metrics_position` was at before."""
+
     def close(self, outcome: Outcome, farewell: str) -> None:
         """End the session with a last word; takes at most half a minute."""
 
@@ -215,6 +218,13 @@ class Tracker:
         """Length of ``metrics.jsonl`` in bytes, for the checkpoint."""
         return self._metrics.position
 
+    def rewind(self, metrics_position: int) -> None:
+        """Take back rows of ``metrics.jsonl``; W&B and TensorBoard keep theirs, and get the new ones beside them."""
+        self._metrics.close()
+        self._metrics = MetricsLog(self._metrics.path, metrics_position)
+        if self._metrics.notice:
+            self.event(self._metrics.notice)
+
     def close(self, outcome: Outcome, farewell: str) -> None:
         """End the session with a last word; takes at most half a minute, whatever state W&B is in."""
         self._progress.finish()
@@ -243,6 +253,9 @@ class NullTracker:
     def metrics_position(self) -> int:
         """Nothing is written."""
         return 0
+
+    def rewind(self, metrics_position: int) -> None:
+        """Do nothing."""
 
     def close(self, outcome: Outcome, farewell: str) -> None:
         """Do nothing."""

@@ -58,10 +58,10 @@ class Table:
             found.append(Real(x[rows], None if c is None else c[rows]))
         return found
 
-    def round(self, index: int = 0, images_seen: int = 0, observe: bool = False, start: int = 0) -> Round:
+    def round(self, index: int = 0, images_seen: int = 0, start: int = 0) -> Round:
         """Return a round that was not played yet."""
         draws = Draws(partial(rng.generator, self.seed, "round", index), self.batch, start)
-        return Round(self.game, draws, index, images_seen, observe)
+        return Round(self.game, draws, index, images_seen)
 
     def play(self, index: int = 0, **more: Any) -> Round:
         """Play one round on the whole batch."""
@@ -117,7 +117,7 @@ def set_table() -> Callable[..., Table]:
         def seat(network: nn.Module) -> Player:
             network = network if batch_norm else without_batch_norm(network)
             scaler = torch.amp.GradScaler("cpu", init_scale=1024.0) if scalers else None
-            optimizer = torch.optim.SGD(network.parameters(), lr=rate)
+            optimizer = torch.optim.SGD(network.parameters(), lr=rate, fused=True)
             return Player(network, network, optimizer, clip_norm=clip_norm, scaler=scaler)
 
         game = Game(

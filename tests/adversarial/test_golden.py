@@ -27,7 +27,7 @@ def test_golden_round(set_table: Callable[..., Any]) -> None:
     penalty = Regularizer("r1", PENALTIES["r1"], lambda images_seen: 1.0, interval_steps=2)
     targets = Targets(0.9, 0.1, swap_probability=0.2)
     table = set_table("mlp", conditional=True, targets=targets, regularizers=[penalty], d_steps=2, rate=0.5)
-    played = table.play(observe=True)
+    played = table.play()
     got = {name: value.item() for name, value in played.statistics.items()}
     got["weight/g"] = table.g.layers[0].weight[3, 2].item()
     got["weight/d"] = table.d.layers[0].weight[2, 5].item()

@@ -36,7 +36,12 @@ WHOLE = {
 def test_passes_give_the_gradients_of_the_whole_batch(set_table: Make, game: str, micro: int) -> None:
     whole, cut = set_table(**GAMES[game], **WHOLE), set_table(**GAMES[game], **WHOLE, micro_images=micro)
     for index in range(2):
-        a, b = whole.play(index, observe=True), cut.play(index, observe=True)
+        a, b = (
+            whole.play(index),
+            cut.play(
+                index,
+            ),
+        )
         assert a.statistics.keys() == b.statistics.keys()
         for name, value in a.statistics.items():
             assert b.statistics[name].item() == pytest.approx(value.item(), rel=1e-4, abs=1e-6), name

@@ -178,6 +178,6 @@ def test_a_round_never_waits_for_the_device(set_table: Make) -> None:
     targets = Targets(0.9, 0.05, swap_probability=0.3)
     table = set_table("mlp", conditional=True, targets=targets, regularizers=[r1()], clip_norm=0.1, d_steps=2)
     with NoReading():
-        table.play(observe=True)
+        table.play()
         with pytest.raises(AssertionError, match="was read"):
             table.g.layers[0].weight.sum().item()
