@@ -23,12 +23,23 @@ Train, or continue, the run of a recipe (without CONFIG: the embedded demo).
   --allow-pipe      run the command in data.shards 'pipe:COMMAND'; only a command that you know
 """
 TRAIN_SWITCHES = {"--debug", "--restart-data", "--allow-pipe"}
+DOCTOR_USAGE = "gandist doctor [CONFIG] [--seconds N] [--json] [--allow-pipe]"
+DOCTOR_HELP = """\
+Say what is wrong here and what to do: software, devices, disks, network, W&B, Slurm. With CONFIG, also play rounds
+of the recipe in a folder that is thrown away: speed, memory, time to finish, checkpoints, exact resume.
+
+  --seconds N       play about so long (default: 30)
+  --json            print one JSON object
+  --allow-pipe      run the command in data.shards 'pipe:COMMAND'; only a command that you know
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; return the exit code (see :mod:`gandist.errors`)."""
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    own_flags = {"prepare": prepare, "new": new, "train": train, "config": config, "supervise": supervise}
+    own_flags = {
+        "prepare": prepare, "new": new, "train": train, "config": config, "doctor": doctor, "supervise": supervise,
+    }  # fmt: skip
     try:
         if words[0] in own_flags:
             return own_flags[words[0]](words[1:])
@@ -98,6 +109,26 @@ def config(words: Sequence[str]) -> int:
     else:
         _print(to_yaml(resolved).rstrip())
     return 0
+
+
+def doctor(words: Sequence[str]) -> int:
+    """``gandist doctor``: look at this machine, all ranks of a launch, and rounds of a recipe."""
+    words, seconds = _take(words, "--seconds")
+    recipe, _, switches, flags = _split(words, {"--json", "--allow-pipe"})
+    from gandist.config import load
+
+    config = load(recipe, flags, prog=DOCTOR_USAGE, description=DOCTOR_HELP)
+    try:
+        patience = 30.0 if seconds is None else _seconds(seconds)
+    except (ValueError, argparse.ArgumentTypeError):
+        patience = 0.0
+    if patience <= 0:
+        raise ConfigError(f"--seconds {seconds}: how long to play rounds, such as 30.")
+    from gandist.doctor.examine import examine
+
+    return examine(
+        config, recipe, seconds=patience, as_json="--json" in switches, allow_pipe="--allow-pipe" in switches
+    )
 
 
 def prepare(words: Sequence[str]) -> int:
@@ -192,6 +223,17 @@ def _split(words: Sequence[str], known: set[str]) -> tuple[Path | None, list[str
     return recipe, accepted, switches, flags
 
 
+def _take(words: Sequence[str], flag: str) -> tuple[list[str], str | None]:
+    """Return the words without a flag and its value, and the value, None where the flag is not among them."""
+    left = list(words)
+    for place, word in enumerate(left):
+        if word.startswith(f"{flag}="):
+            return left[:place] + left[place + 1 :], word.partition("=")[2]
+        if word == flag:
+            return left[:place] + left[place + 2 :], (left[place + 1 : place + 2] or [""])[0]
+    return left, None
+
+
 # --- the other verbs -----------------------------------------------------------------------------------------
 
 
@@ -205,6 +247,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("new", help="from a folder of images to shards and a recipe", add_help=False)
     verbs.add_parser("train", help="train, or continue, the run of a recipe", add_help=False)
     verbs.add_parser("config", help="print a resolved recipe, or explain every knob", add_help=False)
+    verbs.add_parser("doctor", help="say what is wrong here and what to do; with a recipe, try it", add_help=False)
     verbs.add_parser("supervise", help="run a training command, and start it again after a crash", add_help=False)
     _index_verb(verbs)
     _sample_verb(verbs)

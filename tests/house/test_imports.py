@@ -16,6 +16,7 @@ PACKAGE = ROOT / "gandist"
 
 # Imports run strictly downward here, from a row to rows below it. Within a wing, modules import each other freely.
 PICTURE = [
+    {"__main__"},
     {"cli"},
     {"debug", "doctor", "supervise"},
     {"trainer"},
