@@ -26,6 +26,14 @@ LAUNCHED_WORLD = "GANDIST_LAUNCHED_WORLD"
 T = TypeVar("T")
 
 
+def patience(timeout_seconds: float) -> timedelta:
+    """Return how long a rank waits for the others, where the watchdog gives a rank ``timeout_seconds``.
+
+    It is longer, so that the watchdog speaks first: it knows where each rank stands.
+    """
+    return timedelta(seconds=1.5 * timeout_seconds)
+
+
 @dataclass(frozen=True)
 class Ranks:
     """This process's place among the ranks, and the group in which they agree (None for one process)."""
@@ -35,7 +43,7 @@ class Ranks:
     control: dist.ProcessGroup | None
 
     @classmethod
-    def join(cls, rank: int, world: int, timeout_seconds: float = 600.0) -> Ranks:
+    def join(cls, rank: int, world: int, timeout_seconds: float = 900.0) -> Ranks:
         """Open the control group, after checking that as many ranks run as were launched.
 
         Raises:
@@ -52,7 +60,7 @@ class Ranks:
                 )
         if world == 1:
             return cls(0, 1, None)
-        group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_seconds))
+        group = dist.new_group(backend="gloo", timeout=patience(timeout_seconds))
         assert isinstance(group, dist.ProcessGroup)
         return cls(rank, world, group)
 
@@ -136,8 +144,9 @@ class Ranks:
     def average_statistics(self, *networks: nn.Module) -> None:
         """Replace the running statistics of batch norms by their means over ranks.
 
-        In training each rank normalises by its own images, so only these buffers differ between ranks. One small
-        reduction for all of them keeps ranks identical, whenever a checkpoint or a sample is taken.
+        Where batch norms are not synchronised, each rank normalises by its own images, and only these buffers differ
+        between ranks. One small reduction for all of them keeps ranks identical, whenever a checkpoint or a sample is
+        taken.
         """
         if self.control is None:
             return
@@ -155,6 +164,33 @@ class Ranks:
         self.any(False)
 
 
+class _MeanOverRanks(torch.autograd.Function):
+    """The mean over ranks as a node of the graph."""
+
+    @staticmethod
+    def forward(_ctx: Any, tensor: Tensor) -> Tensor:
+        """Return the mean; no rank's tensor is changed."""
+        total = tensor.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total / dist.get_world_size()
+
+    @staticmethod
+    def backward(_ctx: Any, gradient: Tensor) -> Tensor:
+        """Return the derivative of the sum of all ranks' losses: every rank's loss depends on every rank's tensor."""
+        mean: Tensor = _MeanOverRanks.apply(gradient)
+        return mean
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def mean_over_ranks(tensor: Tensor) -> Tensor:
+    """Return the mean of a tensor over all ranks, which can be differentiated as often as needed.
+
+    All ranks call it, and take the same derivatives in the same order.
+    """
+    mean: Tensor = _MeanOverRanks.apply(tensor)
+    return mean
+
+
 _SAME_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -165,7 +201,7 @@ def bit_sum(tensor: Tensor) -> Tensor:
 
 
 def running_statistics(network: nn.Module) -> list[Tensor]:
-    """Return the running means and variances of the network's batch norms."""
+    """Return the running means and variances of the network's plain batch norms."""
     kind = nn.modules.batchnorm._BatchNorm
     norms = [module for module in network.modules() if isinstance(module, kind)]
     return [b for norm in norms for b in (norm.running_mean, norm.running_var) if b is not None]

@@ -123,6 +123,13 @@ def test_means(seen: list[dict[str, Any]]) -> None:
     assert [one["mean leaves its argument"] for one in seen] == [True, True]
 
 
+def test_the_mean_over_ranks_has_two_derivatives(seen: list[dict[str, Any]]) -> None:
+    """Each rank's loss counts: y = 2.5, d(2 y^2)/dx = 4 y x, and of its squares' sum 96 y^2 x, for x = 1 and 2."""
+    for rank, one in enumerate(seen):
+        x = rank + 1
+        assert one["derivatives"] == [[2.5], [10.0 * x], [600.0 * x]]
+
+
 def test_running_statistics_become_their_mean_and_nothing_else_changes(seen: list[dict[str, Any]]) -> None:
     for rank, one in enumerate(seen):
         for name, value in (("first", 1.0), ("second", 5.0)):

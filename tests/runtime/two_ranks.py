@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import nn
 
 from gandist.errors import MachineError
-from gandist.runtime.distributed import LAUNCHED_WORLD, Ranks
+from gandist.runtime.distributed import LAUNCHED_WORLD, Ranks, mean_over_ranks
 
 
 def norm_with(value: float) -> nn.Module:
@@ -29,6 +29,15 @@ def statistics(network: nn.Module) -> dict[str, Any]:
 
 def refuse() -> None:
     raise MachineError("no room")
+
+
+def derivatives(rank: int) -> list[list[float]]:
+    """Return y = mean of x^2 over ranks, the gradient of the ranks' losses y^2, and of that gradient's square."""
+    x = torch.tensor([1.0 + rank], requires_grad=True)
+    y = mean_over_ranks(x.square())
+    (first,) = torch.autograd.grad(y.square(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.square(), x)
+    return [y.tolist(), first.tolist(), second.tolist()]
 
 
 def main(rank: int, store: str) -> None:
@@ -52,6 +61,7 @@ def main(rank: int, store: str) -> None:
     same = {"a": torch.arange(5.0), "b": torch.tensor([True, False]), "c": torch.ones(3, dtype=torch.bfloat16)}
     nearly = {**same, "d": torch.tensor([1.0, 2.0 + rank * 2**-22]), "e": torch.tensor(rank)}
     seen["difference"] = [ranks.first_difference(tensors) for tensors in ({}, same, nearly)]
+    seen["derivatives"] = derivatives(rank)
     mine = torch.tensor([float(rank)])
     ranks.mean(mine)
     seen["mean leaves its argument"] = mine.tolist() == [float(rank)]
