@@ -8,6 +8,7 @@ over passes by :mod:`gandist.adversarial.round`.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -15,7 +16,7 @@ from typing import Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DDPCommunicationHookType, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -27,14 +28,24 @@ from gandist.config import AdamConfig, Config
 from gandist.errors import ConfigError
 from gandist.models.build import build
 from gandist.models.contract import ImageShape, Networks
-from gandist.models.layers import couples_batch
+from gandist.models.layers import couples_batch, synchronise_batch_norms
 from gandist.runtime import rng
+from gandist.runtime.distributed import mean_over_ranks, patience
 from gandist.runtime.machine import Precision
 from gandist.runtime.schedule import factor
 
+COMPRESSION = {
+    "none": DDPCommunicationHookType.NO,
+    "bf16": DDPCommunicationHookType.BF16,
+    "fp16": DDPCommunicationHookType.FP16,
+}
+"""How gradients travel, from the knob's words to Accelerate's."""
 
-def open_accelerator(device: Literal["cpu", "cuda"], precision: Precision) -> Accelerator:
-    """Return the Accelerator for a kind of device and a number format.
+
+def open_accelerator(
+    device: Literal["cpu", "cuda"], precision: Precision, timeout_seconds: float = 900.0
+) -> Accelerator:
+    """Return the Accelerator for a kind of device, a number format, and the time after which a rank is given up.
 
     Raises:
         ConfigError: the launcher asks for a compiler, which would compile D past its second derivative.
@@ -45,7 +56,8 @@ def open_accelerator(device: Literal["cpu", "cuda"], precision: Precision) -> Ac
     # The graph stays dynamic, since penalties come and go: a static one would train on wrong gradients, silently.
     wrapping = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
     formats = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
-    return Accelerator(cpu=device == "cpu", mixed_precision=formats[precision], kwargs_handlers=[wrapping])
+    waiting = InitProcessGroupKwargs(timeout=patience(timeout_seconds))
+    return Accelerator(cpu=device == "cpu", mixed_precision=formats[precision], kwargs_handlers=[wrapping, waiting])
 
 
 def build_networks(config: Config, classes: int, share_images: int) -> Networks:
@@ -83,8 +95,12 @@ def seat_players(
         if config.execution.channels_last:
             network.to(memory_format=torch.channels_last)
     average = GeneratorAverage(networks.generator, config.ema.halflife_kimg * 1000, config.ema.rampup)
+    if synchronises(config, accelerator.num_processes):  # after the average was copied: it asks no other rank
+        for network in (networks.generator, networks.discriminator):
+            synchronise_batch_norms(network, mean_over_ranks, accelerator.num_processes)
     compiled = config.execution.compile
-    seat = partial(_seat, accelerator=accelerator, precision=precision)
+    compression = COMPRESSION[config.execution.gradient_compression]
+    seat = partial(_seat, accelerator=accelerator, precision=precision, compression=compression)
     cdf = class_cdf(class_counts).to(accelerator.device) if config.model.conditional else None
     game = Game(
         generator=seat(networks.generator, config.optimizer.generator, compiled=compiled),
@@ -102,8 +118,18 @@ def seat_players(
     return game, average
 
 
+def synchronises(config: Config, world: int) -> bool:
+    """Tell whether batch norms see the images of all ranks; if not, their running statistics differ between ranks."""
+    return world > 1 and config.execution.sync_batch_norm
+
+
 def _seat(
-    module: nn.Module, adam: AdamConfig, compiled: bool, accelerator: Accelerator, precision: Precision
+    module: nn.Module,
+    adam: AdamConfig,
+    compiled: bool,
+    accelerator: Accelerator,
+    precision: Precision,
+    compression: DDPCommunicationHookType,
 ) -> Player:
     optimizer = torch.optim.Adam(
         module.parameters(), lr=adam.lr, betas=(adam.beta1, adam.beta2), eps=adam.eps, fused=True
@@ -111,8 +137,11 @@ def _seat(
     network = accelerator.prepare(module)
     no_sync: Callable[[], AbstractContextManager[object]] = nullcontext
     if isinstance(network, DistributedDataParallel):
-        # Forward passes send no buffers; Ranks.average_statistics makes them equal once a round.
+        # Forward passes send no buffers: they are equal on all ranks, or Ranks.average_statistics makes them so.
         network.broadcast_buffers = False
+        # A weight of one channel or one place is in both memory orders at once, and its gradient comes in either one.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+        DistributedDataParallelKwargs(comm_hook=compression).register_comm_hook(network)
         no_sync = network.no_sync
     if compiled:
         module.compile()

@@ -1,0 +1,96 @@
+"""Short games, each played by several numbers of ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+BATCH = 16
+TINY: dict[str, Any] = {
+    "data": {"resolution": 16, "channels": 1},
+    "model": {
+        "arch": "mlp",
+        "latent_dim": 8,
+        "mlp": {"generator_widths": [24, 16], "discriminator_widths": [24, 16]},
+        "dcgan": {"generator_channels": 4, "discriminator_channels": 4},
+        "resnet": {"generator_channels": 8, "discriminator_channels": 8},
+    },
+    "loss": {"swap_probability": 0.1},
+    "ema": {"halflife_kimg": 0.05},
+    "update": {"batch_images": BATCH},
+    "execution": {"device": "cpu"},
+}
+CLASSES = 3
+
+
+@dataclass(frozen=True)
+class Case:
+    """A game of some rounds.
+
+    Args:
+        name: its group, a colon, and what it is in the group.
+        changes: of the tiny recipe.
+        rounds: how many are played.
+        passes: cuts each rank's share into so many.
+        scalers: both players scale their losses, as for fp16.
+        overflow: the network one of whose gradients is infinite on the last rank, in the second round.
+        mistake: what a broken trainer might do, to see that the tests would notice.
+
+    """
+
+    name: str
+    changes: dict[str, Any] = field(default_factory=dict)
+    rounds: int = 8
+    precision: Literal["fp32", "bf16"] = "fp32"
+    passes: int = 1
+    scalers: bool = False
+    overflow: Literal["generator", "discriminator"] | None = None
+    mistake: Literal["noise", "reduction"] | None = None
+
+
+R1 = {"regularizer": {"r1": {"gamma": 0.5, "interval_steps": 2}}}
+NO_R1 = {"regularizer": {"r1": {"gamma": 0.0}}}
+CLIPPED = {"optimizer": {role: {"clip_norm": 0.02} for role in ("generator", "discriminator")}}
+CONDITIONAL = {"arch": "resnet", "conditional": True}
+PENALTIES = {"R1": R1, "no R1": NO_R1}
+
+CASES = [
+    Case("few:dcgan", {"model": {"arch": "dcgan"}, **R1}),
+    Case("few:conditional resnet", {"model": CONDITIONAL, **R1}),
+    Case("few:norms of one rank", {"model": {"arch": "dcgan"}, "execution": {"sync_batch_norm": False}, **R1}),
+    Case("few:plain", R1),
+    Case("few:noise of another rank", R1, mistake="noise"),
+    Case("few:gradients not reduced", R1, mistake="reduction"),
+    Case("few:clipped", {**CLIPPED, **R1}),
+    Case("few:scaled", R1, scalers=True),
+    Case("few:overflow in generator", R1, scalers=True, overflow="generator"),
+    Case("few:overflow in discriminator", R1, scalers=True, overflow="discriminator"),
+    *(
+        Case(f"few:{form} travels, {passes} passes", {"execution": {"gradient_compression": form}, **R1}, passes=passes)
+        for form in ("bf16", "fp16")
+        for passes in (1, 2)
+    ),
+    *(
+        Case(f"many:{name}, {passes} passes", penalty, rounds=20, passes=passes)
+        for name, penalty in PENALTIES.items()
+        for passes in (1, 2, 4)
+    ),
+    *(
+        Case(f"many:bf16, {arch}", {"model": {"arch": arch}, **R1}, precision="bf16")
+        for arch in ("mlp", "dcgan", "resnet")
+    ),
+    Case("many:bf16, noise of another rank", {"model": {"arch": "dcgan"}, **R1}, precision="bf16", mistake="noise"),
+    Case("many:bf16, gradients not reduced", {"model": {"arch": "dcgan"}, **R1}, precision="bf16", mistake="reduction"),
+    *(
+        Case(f"many:{name}, {arch}", {"model": {"arch": arch}, **penalty}, rounds=20)
+        for name, penalty in PENALTIES.items()
+        for arch in ("dcgan", "resnet")
+    ),
+    Case("many:conditional dcgan", {"model": {"arch": "dcgan", "conditional": True}, **R1}, rounds=20),
+    Case("many:conditional resnet", {"model": CONDITIONAL, **R1}, rounds=20),
+    *(
+        Case(f"many:channels last, {arch}", {"model": {"arch": arch}, "execution": {"channels_last": True}, **R1})
+        for arch in ("dcgan", "resnet")
+    ),
+    Case("many:two D steps", {"model": {"arch": "dcgan"}, "update": {"d_steps": 2}, **R1}),
+]
