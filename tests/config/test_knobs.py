@@ -414,11 +414,22 @@ SEEN_ELSEWHERE = {
     "tracking.wandb.tags": test_wandb_knobs,
 }
 
+# knobs that only several ranks show, and the tests in tests/distributed that start those
+SEEN_BETWEEN_RANKS = {
+    "execution.sync_batch_norm": ("test_same_result.py", "test_a_mistake_would_be_noticed"),
+    "execution.gradient_compression": (
+        "test_gradients.py",
+        "test_compressed_gradients_are_half_the_bytes_and_equal_on_all_ranks",
+    ),
+}
+
 
 def test_no_knob_is_left_out() -> None:
     """A knob with a single value, such as the strategy while there is one, has nothing to change."""
     declared = {leaf.path for leaf in leaves(Config())} - {"update.strategy"}
-    assert declared == SEEN_IN_A_RUN.keys() | SEEN_ELSEWHERE.keys()
+    assert declared == SEEN_IN_A_RUN.keys() | SEEN_ELSEWHERE.keys() | SEEN_BETWEEN_RANKS.keys()
+    for file, test in SEEN_BETWEEN_RANKS.values():
+        assert f"def {test}(" in (Path(__file__).parents[1] / "distributed" / file).read_text()
     from gandist.adversarial.round import STRATEGIES
 
     assert len(STRATEGIES) == 1
