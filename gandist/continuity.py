@@ -6,11 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from gandist.adversarial.ema import GeneratorAverage
+from gandist.adversarial.guard import first_not_finite
 from gandist.adversarial.round import Game
 from gandist.config import Config, differences
-from gandist.errors import ConfigError, ResumeError
+from gandist.errors import ConfigError, ResumeError, RunError
+from gandist.faults import NotFiniteError
 from gandist.runtime.checkpoint import Checkpoint, Part, load_module, load_optimizer, optimizer_tensors
+from gandist.runtime.distributed import Ranks
 from gandist.runtime.lease import LEASE_NAME
 
 
@@ -34,7 +39,7 @@ def check_folder(config: Config) -> None:
         raise ConfigError(f"{folder}: a file is in the place of the run's folder. Choose another --run.name.")
     if not folder.is_dir() or (folder / "config.yaml").is_file():
         return
-    expected = ("slurm-", "STOP", "wandb", LEASE_NAME)
+    expected = ("slurm-", "STOP", "wandb", "stacks", LEASE_NAME)
     strangers = [entry.name for entry in folder.iterdir() if not entry.name.startswith(expected)]
     if strangers:
         raise ConfigError(
@@ -84,6 +89,32 @@ def player_parts(game: Game, average: GeneratorAverage, card: Mapping[str, str])
 def scaler_states(game: Game) -> dict[str, dict[str, Any]]:
     """Return the state of each player's gradient scaler, where it has one."""
     return {name: player.scaler.state_dict() for name, player in game.players.items() if player.scaler}
+
+
+def check_savable(
+    ranks: Ranks, parts: Mapping[str, Part], fingerprint: str, images_seen: int, device: torch.device
+) -> None:
+    """Refuse to save what the ranks do not agree on, or what is not finite; on all ranks alike.
+
+    Raises:
+        RunError: a tensor, or the order of the data, is not the same on all ranks; the message names the first.
+        NotFiniteError: a tensor holds NaN or infinity.
+
+    """
+    tensors = {f"{name}: {key}": t.to(device) for name, part in parts.items() for key, t in part.tensors.items()}
+    order = torch.tensor(int(fingerprint[:15], 16), device=device)
+    if different := ranks.first_difference({"the order of the data": order, **tensors}):
+        raise RunError(
+            f"At {images_seen / 1000:g} kimg the ranks no longer agree, first in {different}. Nothing of it was saved: "
+            "the same command continues from the checkpoint before. If it happens again, a device or the network "
+            "between them changes bits."
+        )
+    spoilt = first_not_finite(tensors)
+    if ranks.any(spoilt is not None):
+        raise NotFiniteError(
+            f"At {images_seen / 1000:g} kimg numbers are not finite ({spoilt or 'on another rank'}); this was not "
+            "saved."
+        )
 
 
 def guard_states(game: Game) -> dict[str, dict[str, int]]:

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import gc
-import math
 import socket
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from gandist import faults
-from gandist.adversarial.guard import first_not_finite
 from gandist.adversarial.round import STRATEGIES, Draws, Player, Real, Round
 from gandist.assembly import build_networks, open_accelerator, seat_players
 from gandist.config import AdamConfig, Config, dump, to_yaml
 from gandist.continuity import (
     Insistence,
     check_folder,
+    check_savable,
     check_settings,
     guard_states,
     load_players,
@@ -41,11 +40,8 @@ from gandist.errors import (
 from gandist.evaluation.sample import GeneratorCard, draw, fixed_latents, save_grid
 from gandist.models.contract import ImageShape
 from gandist.runtime import machine, rng
-from gandist.runtime.checkpoint import (
-    Checkpoint,
-    CheckpointStore,
-    Part,
-)
+from gandist.runtime.best import BestCheckpoint
+from gandist.runtime.checkpoint import Checkpoint, CheckpointStore, Part
 from gandist.runtime.distributed import Ranks
 from gandist.runtime.files import write_text
 from gandist.runtime.lease import Lease
@@ -116,8 +112,9 @@ class Trainer:
         self.skipped = {"d": 0, "g": 0}  # steps that were told of
         self.rollbacks = 0
         self.told_of_notice = False
-        self.best: dict[str, Any] | None = None  # the best checkpoint's name, metric and value
-        self.last_row: dict[str, float] = {}
+        self.best = BestCheckpoint(
+            config.checkpoint.best_metric, config.checkpoint.best_mode, lambda text: self.tracker.event(text)
+        )
         self.resumed_at: int | None = None
         self.lease = self._take_folder()
         try:
@@ -138,6 +135,8 @@ class Trainer:
             return self._close_run(stop)
         except BaseException as raised:
             error = faults.explained(raised, self.game, self.share_images, self.device)
+            with suppress(CheckpointError):  # what is on its way to the disk is not lost
+                self.saver.finish()
             self._leave_word(error)
             raise error from (None if error is raised else raised)
         finally:
@@ -272,7 +271,7 @@ class Trainer:
             **self._last_save(),
         }
         self.tracker.log(self.clock.images_seen, self.clock.round_index, measured)
-        self.last_row = measured
+        self.best.measured(measured)
         self.window = Window()
 
     def _skipped(self) -> dict[str, float]:
@@ -289,14 +288,9 @@ class Trainer:
         seconds = self.saver.news()
         if seconds is None:
             return {}
-        notice = machine.notice_seconds()
-        if notice is not None and seconds > notice and not self.told_of_notice:
+        if not self.told_of_notice and (advice := machine.short_notice(seconds)):
             self.told_of_notice = True
-            self.tracker.event(
-                f"A save takes {seconds:.0f} s, but this job is asked to save only {notice:g} s before its end: it "
-                "may be killed in the middle, and fall back to the checkpoint before. Ask for more, for instance "
-                f"with sbatch --signal=B:USR1@{math.ceil(seconds * 2 / 60) * 60}."
-            )
+            self.tracker.event(advice)
         return {
             "speed/checkpoint_seconds": seconds,
             "speed/checkpoint_blocked_seconds": self.saver.blocked_seconds,
@@ -334,9 +328,8 @@ class Trainer:
         A failure ends the run only if it must succeed; else it is told, and the next checkpoint tries again.
         """
         self._check_folder_is_ours()
-        self._check_ranks_agree()
-        self._check_finite()
-        self._choose_best()
+        check_savable(self.ranks, self._parts(), self.images.fingerprint, self.clock.images_seen, self.device)
+        self.best.choose(self.clock.images_seen)
         state = {**self._state(), "window": self.window.state(self.ranks.mean)}
         if self.ranks.main:
             try:
@@ -346,32 +339,6 @@ class Trainer:
         if must:
             self.ranks.on_main(self.saver.finish, CheckpointError)
 
-    def _check_ranks_agree(self) -> None:
-        """End all ranks if their states are no longer one, before that is saved; each rank checks the same tensors."""
-        if self.ranks.world == 1:
-            return
-        order = torch.tensor(int(self.images.fingerprint[:15], 16), device=self.device)
-        if different := self.ranks.first_difference({"the order of the data": order, **self._named_tensors()}):
-            raise RunError(
-                f"At {self.clock.images_seen / 1000:g} kimg the ranks no longer agree, first in {different}. Nothing "
-                "of it was saved: the same command continues from the checkpoint before. If it happens again, a device "
-                "or the network between them changes bits."
-            )
-
-    def _named_tensors(self) -> dict[str, Tensor]:
-        """Return every tensor of a checkpoint under its part and name, on the device."""
-        parts = self._parts().items()
-        return {f"{name}: {key}": t.to(self.device) for name, part in parts for key, t in part.tensors.items()}
-
-    def _check_finite(self) -> None:
-        """Refuse to save numbers that are not finite, on all ranks alike."""
-        spoilt = first_not_finite(self._named_tensors())
-        if self.ranks.any(spoilt is not None):
-            raise faults.NotFiniteError(
-                f"At {self.clock.images_seen / 1000:g} kimg numbers are not finite ({spoilt or 'on another rank'}); "
-                "this was not saved."
-            )
-
     def _check_steps_are_taken(self) -> None:
         """End the attempt, on all ranks alike, when steps are skipped again and again; asks the device now and then."""
         limit = self.config.fault.skip_steps
@@ -380,23 +347,6 @@ class Trainer:
         wrong = faults.over_limit(self.game, limit)
         if self.ranks.any(wrong is not None):
             raise faults.NotFiniteError(wrong or "Gradients of another rank are not finite: the ranks differ.")
-
-    def _choose_best(self) -> None:
-        """Make the checkpoint that is about to be saved the best one, if its metric says so."""
-        name, mode = self.config.checkpoint.best_metric, self.config.checkpoint.best_mode
-        if name is None or not self.last_row:
-            return
-        value = self.last_row.get(name)
-        if value is None:
-            self.tracker.event(
-                f"checkpoint.best_metric: metrics.jsonl has no column {name!r} so far; it has "
-                f"{', '.join(sorted(self.last_row))}. No checkpoint is kept as the best one."
-            )
-            return
-        known = self.best["value"] if self.best and self.best["metric"] == name else None
-        sign = 1 if mode == "min" else -1
-        if math.isfinite(value) and (known is None or sign * value < sign * known):
-            self.best = {"metric": name, "value": value, "images_seen": self.clock.images_seen}
 
     def _parts(self) -> dict[str, Part]:
         return player_parts(self.game, self.average, self._card().header())
@@ -408,8 +358,7 @@ class Trainer:
             "scalers": scaler_states(self.game),
             "guards": guard_states(self.game),
             "rollbacks": self.rollbacks,
-            "best": self.best,
-            "last_row": self.last_row,
+            **self.best.state(),
             "metrics_bytes": self.tracker.metrics_position,
             "config": dump(self.config),
             "made_with": self._environment(),
@@ -527,7 +476,7 @@ class Trainer:
         self.window.restore(state["window"], self.device)
         same_data = state["data"]["fingerprint"] == self.images.fingerprint
         self.clock = Clock(state["round_index"], checkpoint.images_seen, state["data"]["t"] if same_data else 0)
-        self.best, self.last_row = state.get("best"), state.get("last_row", {})
+        self.best.restore(state)
         self.skipped = {letter: skipped.total for letter, skipped in faults.skipped_steps(self.game).items()}
 
     def _go_back(self, fault: faults.NotFiniteError) -> None:

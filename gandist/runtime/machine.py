@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import resource
@@ -117,3 +118,15 @@ def notice_seconds() -> float | None:
         return float(os.environ[NOTICE_SECONDS])
     except (KeyError, ValueError):
         return None
+
+
+def short_notice(save_seconds: float) -> str | None:
+    """Return what to do if a save takes longer than the time between the request to save and the end."""
+    notice = notice_seconds()
+    if notice is None or save_seconds <= notice:
+        return None
+    return (
+        f"A save takes {save_seconds:.0f} s, but this job is asked to save only {notice:g} s before its end: it may be "
+        "killed in the middle, and fall back to the checkpoint before. Ask for more, for instance with "
+        f"sbatch --signal=B:USR1@{math.ceil(save_seconds * 2 / 60) * 60}."
+    )
