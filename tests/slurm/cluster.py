@@ -1,8 +1,8 @@
 """A real Slurm on this machine: munged, slurmctld and one slurmd per node, all of them children of the test run.
 
 Everything lives in one folder and listens on free ports of the loopback interface. No systemd, no cgroups, no
-accounting database, and no need to be root: jobs run as the user who started the cluster. ``munged`` is used although
-Slurm can do without it, because without it anybody who reaches a port may run jobs as this user.
+accounting database, and no need to be root: jobs run as the user whose cluster it is. ``munged`` is used although Slurm
+can do without it, because without it anybody who reaches a port may run jobs as this user.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 CLIENTS = ("sbatch", "srun", "scancel", "scontrol", "sinfo", "squeue")
@@ -42,15 +44,21 @@ def wait_until(condition: Callable[[], object], seconds: float, what: Callable[[
 
 
 class Cluster:
-    """Starts on ``with``; leaves no process behind."""
+    """Starts on ``with``; leaves no process behind.
 
-    def __init__(self, folder: Path, nodes: int = 2, cpus: int = 4) -> None:
+    Args:
+        folder: a new folder, which that user must reach.
+        user: whose cluster it is, if not whoever runs the tests; only root can give it to somebody else.
+
+    """
+
+    def __init__(self, folder: Path, nodes: int = 2, cpus: int = 4, user: str | None = None) -> None:
         self.folder = folder
+        self.user = user or pwd.getpwuid(os.getuid()).pw_name
         self.nodes = [f"n{i}" for i in range(1, nodes + 1)]
         self.cpus = cpus
         self.conf = folder / "slurm.conf"
-        self._daemons: list[subprocess.Popen[bytes]] = []
-        self._cleanup = ExitStack()
+        self._daemons: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Cluster:
         with ExitStack() as undo:  # a start that fails half-way is undone
@@ -67,7 +75,7 @@ class Cluster:
     ) -> str:
         """Run a Slurm client against this cluster and return what it printed."""
         done = subprocess.run(
-            command, env=self.env(env or os.environ), cwd=cwd, timeout=30, text=True,
+            command, env=self.env(env or os.environ), cwd=cwd, timeout=30, text=True, **self._identity(),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         assert not check or done.returncode == 0, f"{' '.join(command)} -> {done.returncode}\n{done.stdout}"
@@ -111,12 +119,13 @@ class Cluster:
         )
 
     def _start(self) -> None:
-        for name in ("state", "run", "log"):
+        for name in ("state", "run", "log", *(f"spool/{node}" for node in self.nodes)):
             (self.folder / name).mkdir(parents=True)
         self.conf.write_text(self._configuration())
         key = self.folder / "munge.key"
         key.touch(mode=0o600)
         key.write_bytes(os.urandom(64))
+        give_to(self.user, self.folder)
         run, log = self.folder / "run", self.folder / "log"
         self._spawn(
             "munged", "--foreground", "--force", f"--key-file={key}", f"--socket={run}/munge.sock",
@@ -125,26 +134,56 @@ class Cluster:
         wait_until((run / "munge.sock").exists, 10, self._log_tails)
         self._spawn("slurmctld", "-D", "-c", "-f", str(self.conf))
         for node in self.nodes:
-            (self.folder / "spool" / node).mkdir(parents=True)
-            self._spawn("slurmd", "-D", "-N", node, "-f", str(self.conf))
+            self.start_node(node)
         self.wait_idle()
 
-    def _spawn(self, program: str, *arguments: str) -> None:
+    def start_node(self, node: str) -> None:
+        """Start the daemon of a node, for the first time or after :meth:`kill_node`."""
+        self._spawn("slurmd", "-D", "-N", node, "-f", str(self.conf), name=node)
+
+    def kill_node(self, node: str) -> None:
+        """Kill the daemon of a node and every process of every job on it, as when its power fails."""
+        self._daemons.pop(node).kill()
+        while doomed := self._processes_on(node):
+            for pid in doomed:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _processes_on(self, node: str) -> list[int]:
+        marks = {f"SLURM_CONF={self.conf}".encode(), f"SLURMD_NODENAME={node}".encode()}
+        found = []
+        for folder in Path("/proc").iterdir():
+            with suppress(OSError):  # it has ended, or is another user's
+                if folder.name.isdigit() and marks <= set((folder / "environ").read_bytes().split(b"\0")):
+                    found.append(int(folder.name))
+        return found
+
+    def _spawn(self, program: str, *arguments: str, name: str = "") -> None:
         path = shutil.which(program, path=SEARCH_PATH)
         assert path is not None, f"{program} is not installed"
         with (self.folder / "log" / f"{program}.out").open("ab") as log:
             daemon = subprocess.Popen(
                 [path, *arguments], env=self.env(os.environ), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                **self._identity(),
             )  # fmt: skip
-        self._daemons.append(daemon)
+        self._daemons[name or program] = daemon
+
+    def _identity(self) -> dict[str, Any]:
+        """Return what makes a new process one of the cluster's user."""
+        them = pwd.getpwnam(self.user)
+        return {} if them.pw_uid == os.getuid() else {"user": them.pw_uid, "group": them.pw_gid, "extra_groups": []}
 
     def _stop(self) -> None:
         """End the jobs first, so that no step outlives its slurmd, then the daemons in reverse order."""
         try:
             if len(self._daemons) > 1:
-                wait_until(self._no_jobs_left, 30, lambda: f"jobs do not end:\n{self.run('squeue', check=False)}")
+                self.end_jobs()
         finally:
             self._end_daemons()
+
+    def end_jobs(self) -> None:
+        """End every job, whatever state it is in."""
+        wait_until(self._no_jobs_left, 30, lambda: f"jobs do not end:\n{self.run('squeue', check=False)}")
 
     def _no_jobs_left(self) -> bool:
         jobs = self.run("squeue", "-h", "-o", "%A", check=False).split()
@@ -154,7 +193,7 @@ class Cluster:
         return not jobs
 
     def _end_daemons(self) -> None:
-        for daemon in reversed(self._daemons):
+        for daemon in reversed(self._daemons.values()):
             daemon.terminate()
             try:
                 daemon.wait(10)
@@ -171,7 +210,7 @@ class Cluster:
             f"CPUs={self.cpus} RealMemory=4000 State=UNKNOWN"
             for name, port in zip(self.nodes, ports, strict=True)
         )
-        return CONFIGURATION.format(folder=self.folder, host=host, user=_user(), port=control, nodes=nodes)
+        return CONFIGURATION.format(folder=self.folder, host=host, user=self.user, port=control, nodes=nodes)
 
     def _log_tails(self) -> str:
         logs = sorted((self.folder / "log").glob("*.*"))
@@ -232,8 +271,12 @@ def _text(path: Path) -> str:
     return path.read_text(errors="replace") if path.exists() else ""
 
 
-def _user() -> str:
-    return pwd.getpwuid(os.getuid()).pw_name
+def give_to(user: str, folder: Path) -> None:
+    """Make ``user`` the owner of a folder and of all that is in it."""
+    them = pwd.getpwnam(user)
+    if them.pw_uid != os.getuid():
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, them.pw_uid, them.pw_gid, follow_symlinks=False)
 
 
 def _free_ports(count: int) -> list[int]:

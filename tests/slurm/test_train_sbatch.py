@@ -82,8 +82,8 @@ def test_a_crash_is_requeued_a_bounded_number_of_times_and_frees_the_other_nodes
     job = checkout.train("--crash-at", "3", GANDIST_MAX_CRASHES="1", GANDIST_GRACE_SECONDS="1")
     job.wait_for("FAILED")
     assert job.field("Restarts") == "1"
-    assert "crash 1): back to the queue" in job.printed()
-    assert "crash 2 without a save between; giving up" in job.printed()
+    assert "state 'running', time 1 since the last progress): back to the queue" in job.printed()
+    assert "state 'running', time 2 since the last progress): giving up" in job.printed()
     assert not list(checkout.run_folder.glob("*.crashes"))
 
 
@@ -118,7 +118,40 @@ def test_a_save_forgives_the_crashes_before_it(checkout):
     job.wait_for_line("saved: back to the queue")
     job.wait_for_line("attempt 2 starts")
     job.wait_for_line("giving up")
-    assert job.printed().count("crash 1): back to the queue") == 2
+    assert job.printed().count("time 1 since the last progress): back to the queue") == 2
+
+
+@pytest.mark.long
+def test_a_job_that_is_always_told_to_stop_before_a_round_is_requeued_a_bounded_number_of_times(checkout):
+    job = checkout.train("--rounds", "10000", "--slow", GANDIST_MAX_CRASHES="1")
+    for attempt in range(2):
+        job.wait_for_line(f"attempt {attempt} starts at round 0")
+        job.signal_batch_shell("USR1")
+    job.wait_for("FAILED")
+    assert (
+        "told to stop before it got any further (images 0, time 2 since the last progress): giving up" in job.printed()
+    )
+    assert job.field("ExitCode") == "75:0"
+    assert job.field("Restarts") == "1"
+
+
+def test_a_site_without_requeue_is_told_so(checkout):
+    job = checkout.train("--rounds", "10000", options=("--no-requeue",))
+    job.wait_for_line("attempt 0 starts")
+    job.signal_batch_shell("USR1")
+    job.wait_for("FAILED")
+    assert job.field("ExitCode") == "75:0"
+    assert "this site does not let jobs requeue themselves; submit the same command again" in job.printed()
+
+
+@pytest.mark.long
+def test_a_time_limit_that_nothing_warned_of_leaves_time_for_a_save_and_is_not_requeued(checkout):
+    job = checkout.train("--rounds", "100000", options=("--time=1", "--signal=B:CONT@1"))
+    job.wait_for("TIMEOUT", 150)
+    checkout.cluster.wait_idle()
+    assert state(checkout) == "preempted"
+    assert "cancelled, preempted or out of time; state 'preempted'" in job.printed()
+    assert job.field("Restarts") == "0"
 
 
 def test_a_straggler_that_is_killed_at_the_end_spoils_nothing(checkout):

@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument(
         "--deaf", action="store_true", help="hear no signal, as where Slurm signals only the task's shell"
     )
+    parser.add_argument("--slow", action="store_true", help="play no round before being asked to stop")
     parser.add_argument(
         "--forgetful", action="store_true", help="take the first STOP for an old one, as while the trainer starts"
     )
@@ -52,20 +53,22 @@ def lead(options: argparse.Namespace, asked: list[int]) -> int:
     first = int(saved.read_text()) if saved.exists() else 0
     if options.forgetful and ATTEMPT == "0":
         forget_a_request()
-    write_status("running")
+    write_status("running", first)
     print(f"attempt {ATTEMPT} starts at round {first}", flush=True)
+    while options.slow and not (FOLDER / "STOP").exists():
+        time.sleep(0.02)
     for done in range(first, options.rounds):
         if asked or (FOLDER / "STOP").exists():
             end_of_save = time.monotonic() + options.save_seconds
             while time.monotonic() < end_of_save:  # further signals do not shorten a save
                 time.sleep(0.05)
             saved.write_text(str(done))
-            write_status("preempted")
+            write_status("preempted", done)
             return SAVED_AND_STOPPED
         if done == options.crash_at:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.05)  # a round
-    write_status("done")
+    write_status("done", options.rounds)
     return 0
 
 
@@ -85,9 +88,9 @@ def follow(options: argparse.Namespace) -> int:
     return {"done": 0, "preempted": SAVED_AND_STOPPED}[state]
 
 
-def write_status(state: str) -> None:
+def write_status(state: str, rounds: int) -> None:
     new = FOLDER / "status.new"
-    new.write_text(json.dumps({"state": state, "attempt": ATTEMPT}, indent=2))
+    new.write_text(json.dumps({"state": state, "images_seen": rounds, "attempt": ATTEMPT}, indent=2))
     new.replace(FOLDER / "status.json")
 
 
