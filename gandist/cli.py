@@ -348,7 +348,7 @@ def _checkpoints_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser]
     verb = verbs.add_parser("checkpoints", help="list, check or clear up the checkpoints of a run")
     verb.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a run")
     verb.add_argument("--verify", action="store_true", help="read every byte and compare it with what was written")
-    verb.add_argument("--prune", type=_count, metavar="N", help="remove all but the newest N that are whole")
+    verb.add_argument("--prune", type=_count, metavar="N", help="remove all but the best and the newest N whole ones")
     verb.set_defaults(run=_checkpoints)
 
 

@@ -112,9 +112,7 @@ class Trainer:
         self.skipped = {"d": 0, "g": 0}  # steps that were told of
         self.rollbacks = 0
         self.told_of_notice = False
-        self.best = BestCheckpoint(
-            config.checkpoint.best_metric, config.checkpoint.best_mode, lambda text: self.tracker.event(text)
-        )
+        self.best = BestCheckpoint(config.checkpoint.best_metric, config.checkpoint.best_mode)
         self.resumed_at: int | None = None
         self.lease = self._take_folder()
         try:
@@ -329,7 +327,7 @@ class Trainer:
         """
         self._check_folder_is_ours()
         check_savable(self.ranks, self._parts(), self.images.fingerprint, self.clock.images_seen, self.device)
-        self.best.choose(self.clock.images_seen)
+        self.best.choose(self.clock.images_seen, self.tracker.event)
         state = {**self._state(), "window": self.window.state(self.ranks.mean)}
         if self.ranks.main:
             try:
@@ -464,6 +462,7 @@ class Trainer:
         checkpoint = self.store.open(found)
         self.notes += check_settings(checkpoint, self.config, self.images.fingerprint, insistence)
         self._load(checkpoint)
+        check_savable(self.ranks, self._parts(), self.images.fingerprint, self.clock.images_seen, self.device)
         self.rollbacks = checkpoint.state.get("rollbacks", 0)
         self.resumed_at = self.clock.images_seen
         self.notes.append(f"Continuing at {self.clock.images_seen / 1000:g} kimg from {checkpoint.folder}")

@@ -13,12 +13,11 @@ class BestCheckpoint:
     Args:
         metric: a column of the metrics; None if no checkpoint is the best one.
         mode: whether a lower or a higher value is better.
-        say: tells a person.
 
     """
 
-    def __init__(self, metric: str | None, mode: Literal["min", "max"], say: Callable[[str], None]) -> None:
-        self._metric, self._mode, self._say = metric, mode, say
+    def __init__(self, metric: str | None, mode: Literal["min", "max"]) -> None:
+        self._metric, self._mode = metric, mode
         self._row: Mapping[str, float] = {}
         self._found: dict[str, Any] | None = None
 
@@ -26,13 +25,13 @@ class BestCheckpoint:
         """Take in the newest row of metrics."""
         self._row = row
 
-    def choose(self, images_seen: int) -> None:
-        """Make the checkpoint at this position the best one, if the newest row says so."""
+    def choose(self, images_seen: int, say: Callable[[str], None]) -> None:
+        """Make the checkpoint at this position the best one, if the newest row says so; ``say`` tells a person."""
         if self._metric is None or not self._row:
             return
         value = self._row.get(self._metric)
         if value is None:
-            self._say(
+            say(
                 f"checkpoint.best_metric: metrics.jsonl has no column {self._metric!r} so far; it has "
                 f"{', '.join(sorted(self._row))}. No checkpoint is kept as the best one."
             )

@@ -19,6 +19,7 @@ import errno
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ from gandist.runtime.files import digest, flush_file, flush_folder, write_json, 
 FORMAT = "gandist-checkpoint"
 VERSION = 1
 BEST = "best"
+VISIBLE_SECONDS = 30.0
+"""How long a shared file system may take to show on one node what another has written."""
 
 
 @dataclass(frozen=True)
@@ -198,8 +201,21 @@ class CheckpointStore:
                 leftover.unlink(missing_ok=True)
 
     def open(self, name: str) -> Checkpoint:
-        """Return a checkpoint that rank 0 has found whole, without reading every byte again."""
-        return Checkpoint(self.folder / name, _read_json(self.folder / name / "state.json"))
+        """Return a checkpoint that rank 0 has found whole, without reading every byte again.
+
+        On a shared file system another node may see its files a little later: they are waited for.
+        """
+        end = time.monotonic() + VISIBLE_SECONDS
+        while True:
+            try:
+                files = _read_json(self.folder / name / "manifest.json")["files"]
+                for file in files:
+                    (self.folder / name / file).stat()
+                return Checkpoint(self.folder / name, _read_json(self.folder / name / "state.json"))
+            except (CheckpointError, OSError):
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
 
     def newest(self, warn: Callable[[str], None]) -> Checkpoint | None:
         """Return the newest checkpoint that is whole, telling ``warn`` of each damaged one that was passed over.

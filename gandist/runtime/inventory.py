@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gandist.errors import CheckpointError, ConfigError
-from gandist.runtime.checkpoint import CheckpointStore, open_checkpoint
+from gandist.runtime.checkpoint import BEST, CheckpointStore, open_checkpoint
 from gandist.runtime.files import write_text
 
 
@@ -18,6 +18,7 @@ class Entry:
     name: str
     bytes: int
     latest: bool
+    best: bool = False
     problem: str | None = None
 
     @property
@@ -44,11 +45,18 @@ def entries(folder: Path, *, verify: bool) -> list[Entry]:
     """Return the checkpoints in ``folder``, oldest first; with ``verify`` every byte of them is read and checked."""
     latest = folder / "latest"
     named = latest.read_text(encoding="utf-8").strip() if latest.is_file() else ""
+    best = best_name(folder)
     found = []
     for name in CheckpointStore(folder, keep=1).names():
         size = sum(path.stat().st_size for path in (folder / name).iterdir())
-        found.append(Entry(name, size, name == named, _problem(folder / name) if verify else None))
+        found.append(Entry(name, size, name == named, name == best, _problem(folder / name) if verify else None))
     return found
+
+
+def best_name(folder: Path) -> str | None:
+    """Return the name of the best checkpoint in ``folder``, if the run keeps one."""
+    link = folder.parent / BEST
+    return link.readlink().name if link.is_symlink() else None
 
 
 def _problem(folder: Path) -> str | None:
@@ -60,7 +68,7 @@ def _problem(folder: Path) -> str | None:
 
 
 def prune(folder: Path, keep: int) -> list[Entry]:
-    """Remove all but the newest ``keep`` whole checkpoints, damaged ones too; return those that were removed.
+    """Remove all but the best and the newest ``keep`` whole checkpoints, damaged ones too; return those removed.
 
     Raises:
         CheckpointError: none is whole, so nothing was removed.
@@ -70,7 +78,7 @@ def prune(folder: Path, keep: int) -> list[Entry]:
     whole = [entry for entry in checked if entry.problem is None]
     if checked and not whole:
         raise CheckpointError(f"{folder}: none of the {len(checked)} checkpoint(s) is whole; nothing was removed.")
-    kept = {entry.name for entry in whole[-keep:]}
+    kept = {entry.name for entry in whole[-keep:]} | {entry.name for entry in whole if entry.best}
     removed = [entry for entry in checked if entry.name not in kept]
     for entry in removed:
         hidden = folder / f".{entry.name}.dropped.part"  # gone at once for readers, swept later if this is interrupted
@@ -86,7 +94,7 @@ def table(found: list[Entry], *, verified: bool) -> str:
     lines = []
     for entry in found:
         verdict = "" if not verified else "  whole" if entry.problem is None else f"  DAMAGED: {entry.problem}"
-        mark = "  latest" if entry.latest else ""
+        mark = ("  latest" if entry.latest else "") + ("  best" if entry.best else "")
         size = f"{entry.bytes / 2**20:.1f} MiB"
         lines.append(f"{entry.name}  {entry.images_seen / 1000:>10g} kimg  {size:>12}{verdict}{mark}")
     return "\n".join(lines) if lines else "no checkpoints"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -14,7 +15,10 @@ import torch
 from torch.utils.data import DataLoader
 
 import gandist
+from gandist import trainer as trainer_module
 from gandist.config import Config, dump, leaves, merge, parse
+from gandist.errors import RunError
+from gandist.trainer import Trainer
 
 PACKAGE = Path(gandist.__file__).parent
 TINY: dict[str, Any] = {
@@ -64,8 +68,8 @@ def observe(config: Config) -> str:
             found.update(path.read_bytes())
         if path.name == "metrics.jsonl":
             rows = [json.loads(line) for line in path.read_text().splitlines()]
-            clock = ("time", "speed/images_per_second", "speed/data_wait_share", "memory/peak_gib")
-            kept = [{k: v for k, v in row.items() if k not in clock} for row in rows]
+            clock = ("time", "speed/", "memory/")
+            kept = [{k: v for k, v in row.items() if not k.startswith(clock)} for row in rows]
             found.update(repr(kept).encode())
     return found.hexdigest()
 
@@ -113,6 +117,8 @@ SEEN_IN_A_RUN: dict[str, tuple[Any, Changes]] = {
     "checkpoint.every_kimg": (0.008, {}),
     "checkpoint.keep": (1, {}),
     "checkpoint.keep_every_kimg": (0.016, {"checkpoint": {"keep": 1, "every_kimg": 0.008}}),
+    "checkpoint.best_metric": ("loss/g", {}),
+    "checkpoint.best_mode": ("max", {"checkpoint": {"best_metric": "loss/g", "keep": 1, "every_kimg": 0.008}}),
     "tracking.every_kimg": (0.016, {}),
     "tracking.tensorboard": (True, {}),
     "tracking.wandb.mode": ("offline", {}),
@@ -290,6 +296,42 @@ def test_passes(tmp_path: Path) -> None:
     assert forwards == [4 * 3, 4 * 4 * 3]
 
 
+def test_patience_with_numbers_that_are_not_finite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps that may be skipped, and times that the run may go back; tests/trainer/test_not_finite.py has the rest."""
+    to_device = Trainer._to_device
+
+    def spoilt(trainer: Trainer, *given: Any) -> Any:
+        real = to_device(trainer, *given)
+        real.x[0, 0, 0, 0] = float("nan") if 2 <= trainer.clock.round_index < 2 + 2 * (1 + trainer.rollbacks) else 0
+        return real
+
+    monkeypatch.setattr(Trainer, "_to_device", spoilt)
+    for name, fault, outcome in (
+        ("patient", {"skip_steps": 4, "rollbacks": 0}, (0, "done")),
+        ("back", {"skip_steps": 2, "rollbacks": 1}, (1, "failed")),
+        ("end", {"skip_steps": 2, "rollbacks": 0}, (0, "failed")),
+    ):
+        saves = {"fault": fault, "run": {"total_kimg": 0.08}, "checkpoint": {"every_kimg": 0.008, "keep": 9}}
+        trainer = Trainer(tiny(tmp_path / name, saves))
+        with contextlib.suppress(RunError):
+            trainer.train()
+        state = json.loads((trainer.folder / "status.json").read_text())["state"]
+        assert (trainer.rollbacks, state) == outcome, name
+
+
+def test_patience_with_ranks_that_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+    watchdog = trainer_module.Watchdog
+
+    def noted(folder: Path, rank: int, seconds: float, say: Callable[[str], None]) -> Any:
+        given.append(seconds)
+        return watchdog(folder, rank, seconds, say)
+
+    monkeypatch.setattr(trainer_module, "Watchdog", noted)
+    Trainer(tiny(tmp_path, {"execution": {"timeout_seconds": 77.0}})).train()
+    assert given == [77.0]
+
+
 def test_wandb_knobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the section says of the run's identity reaches the process that talks to W&B."""
     from gandist.runtime import wandb_link
@@ -408,6 +450,9 @@ SEEN_ELSEWHERE = {
     "execution.channels_last": test_channels_last,
     "execution.compile": test_compile_leaves_out_a_discriminator_with_penalties,
     "execution.micro_images": test_passes,
+    "execution.timeout_seconds": test_patience_with_ranks_that_hang,
+    "fault.skip_steps": test_patience_with_numbers_that_are_not_finite,
+    "fault.rollbacks": test_patience_with_numbers_that_are_not_finite,
     "tracking.wandb.project": test_wandb_knobs,
     "tracking.wandb.entity": test_wandb_knobs,
     "tracking.wandb.group": test_wandb_knobs,

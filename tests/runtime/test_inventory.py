@@ -55,6 +55,15 @@ def test_the_newest_whole_ones_stay(store: CheckpointStore) -> None:
     assert (store.folder / "latest").read_text() == "000002500\n"
 
 
+def test_the_best_one_is_marked_and_stays(store: CheckpointStore, parts: Make) -> None:
+    store.save(50_000, parts(5), {"best": {"images_seen": 2500}})
+    assert [entry.best for entry in entries(store.folder, verify=False)] == [False, True, False, False]
+    assert "best" in table(entries(store.folder, verify=False), verified=False).splitlines()[1]
+    prune(store.folder, keep=1)
+    assert store.names() == ["000002500", "000050000"]
+    assert (store.folder.parent / "best" / "manifest.json").is_file()
+
+
 def test_nothing_goes_where_nothing_is_whole(store: CheckpointStore) -> None:
     for name in store.names():
         damage(store.folder / name)
