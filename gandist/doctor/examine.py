@@ -27,6 +27,7 @@ from gandist.runtime.probe import Reduction, measure_reductions
 
 JOIN_SECONDS = 120.0  # for the ranks to find each other
 SLOW_DISK_SECONDS = 60.0  # for looking at a disk, which may hang
+FETCH_SECONDS = 600.0  # for an index that is fetched from afar
 
 Named = tuple[str, Check]
 
@@ -113,9 +114,9 @@ class Examination:
 
     # --- how checks are made ---------------------------------------------------------------------------------
 
-    def _each(self, heading: str, *checks: Named) -> None:
+    def _each(self, heading: str, *checks: Named, seconds: float = SLOW_DISK_SECONDS) -> None:
         """Make checks on every rank and print rank 0's, and what is worse elsewhere."""
-        mine = [finding for name, check in checks for finding in examined(name, check, SLOW_DISK_SECONDS)]
+        mine = [finding for name, check in checks for finding in examined(name, check, seconds)]
         found = mine if self.broken else launch.gather(self.ranks, mine, self.place.host)
         self.page.section(heading, found)
 
@@ -253,7 +254,8 @@ class Examination:
         config, ranks = self.config, self.ranks
         data = partial(recipe.data_findings, config, ranks.rank, ranks.world, allow_pipe=allow_pipe)
         before = self.page.count("FAIL")
-        self._each("Recipe", ("data", data), ("batch", lambda: recipe.batch_findings(config, ranks.world)))
+        batch = partial(recipe.batch_findings, config, ranks.world)
+        self._each("Recipe", ("data", data), ("batch", batch), seconds=FETCH_SECONDS)
         if self.broken or ranks.from_main(self.page.count("FAIL") > before):
             return
         if ranks.main:

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from gandist.config import Config
 from gandist.data.stream.images import is_stream
 from gandist.doctor import recipe, verdict
@@ -54,21 +52,13 @@ class Rounds:
 
         """
         trial = Trial(self.config, self.folder, self.ranks, self.seconds, self.allow_pipe)
-        try:
-            self._try(trial)
-        except torch.OutOfMemoryError as error:
-            share = self.config.update.batch_images // self.ranks.world
-            said = str(error).split(". ")[0]
-            self._print("Rounds", verdict.out_of_memory(share, self.config.execution.micro_images, said))
-            if self.ranks.world > 1:
-                raise
-
-    def _try(self, trial: Trial) -> None:
         self.page.busy(f"playing {2 * HALF_ROUNDS} rounds from nothing")
         straight = trial.straight()
         self._print("Rounds", [note("remark", remark) for remark in trial.plays[0].notes])
         if straight is None:
-            fact = f"{2 * HALF_ROUNDS} rounds take longer than {duration(2 * self.seconds)}: exact resume was not tried"
+            fact = (
+                f"{2 * HALF_ROUNDS} rounds take longer than {duration(trial.first_limit)}: exact resume was not tried"
+            )
             self._print("Rounds", [warn("rounds", fact, f"gandist doctor ... --seconds {10 * self.seconds:g}")])
             self._after(trial.figures(trial.plays[0]), [])
             return
@@ -83,14 +73,16 @@ class Rounds:
         self.page.busy(f"continuing from the checkpoint at round {HALF_ROUNDS}")
         resumed = trial.resumed()
         if resumed is None:
-            return [note("exact resume", f"not tried: it takes longer than {duration(2 * self.seconds)}")]
+            return [note("exact resume", f"not tried: it takes longer than {duration(trial.first_limit)}")]
         different = differing(straight, resumed)
         on_gpu = trial.plays[0].on_gpu
         return verdict.exactness_findings(different, 2 * HALF_ROUNDS, on_gpu, execution.deterministic)
 
     def _after(self, figures: Figures | None, exact: Sequence[Finding]) -> None:
         if figures is None:
-            return  # not rank 0
+            advice = f"The machine is busy, or its disk hangs; gandist doctor ... --seconds {10 * self.seconds:g}"
+            self._print("Rounds", [warn("rounds", "not one was finished in time", advice)])
+            return
         done = recipe.images_done(self.config)
         need = verdict.Need.of(self.config, figures, done)
         config = self.config

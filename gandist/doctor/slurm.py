@@ -147,7 +147,8 @@ def notice_findings(job: Job) -> list[Finding]:
     if job.limit_seconds is None:
         return []
     if job.notice_seconds is None:
-        advice = f"slurm/train.sbatch asks for it; in a script of your own: #SBATCH --signal=B:USR1@300, {NOTICE_SECONDS}=300"
+        advice = "slurm/train.sbatch sees to it; in a script of your own: #SBATCH --signal=B:USR1@300, and "
+        advice += f"export {NOTICE_SECONDS}=300"
         return [note("notice", "not known how long before the time limit this job is told to save", advice)]
     fact = f"told to save {duration(job.notice_seconds)} before the time limit"
     if job.notice_seconds >= job.limit_seconds:

@@ -14,16 +14,18 @@ import gc
 import io
 import json
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
 from gandist.config import Config, dump, merge, parse
+from gandist.doctor.devices import memory
 from gandist.errors import EXIT_PREEMPTED
 from gandist.runtime import machine
 from gandist.runtime.distributed import Ranks
@@ -32,6 +34,7 @@ from gandist.trainer import Trainer
 
 HALF_ROUNDS = 4
 WINDOWS = 5  # of the measured rounds; the first one, in which everything warms up, does not count
+WARM_UP_SECONDS = 60.0  # for compilers and caches, before the first rounds are called too slow
 PATIENCE_SECONDS = 240.0  # for a rank that gets no further
 NAME = "trial"
 
@@ -72,6 +75,7 @@ class Figures:
         images_per_second: real images over all ranks.
         data_wait_share: of the time, that rank 0 waited for images.
         bad_images: that could not be decoded.
+        skipped_steps: of both networks, since their gradients were not finite.
         checkpoint_bytes: of one checkpoint on the disk.
         peak_bytes: the most memory that any rank used: of its GPU, or resident.
         memory_bytes: what there is of it.
@@ -85,6 +89,7 @@ class Figures:
     images_per_second: float
     data_wait_share: float
     bad_images: int
+    skipped_steps: int
     checkpoint_bytes: int
     peak_bytes: float
     memory_bytes: float
@@ -122,21 +127,26 @@ class Trial:
         """Return the folder of the trial's run."""
         return self.folder / NAME
 
+    @property
+    def first_limit(self) -> float:
+        """Return the seconds after which one of the first two sessions is stopped."""
+        return WARM_UP_SECONDS + 2 * self.seconds
+
     # --- exactness -----------------------------------------------------------------------------------------------
 
     def straight(self) -> tuple[str, dict[str, str]] | None:
         """Play ``2 k`` rounds; return the last checkpoint's name and digests, None if there was no time for them."""
-        if self._play(2 * HALF_ROUNDS, log_rounds=1, save_rounds=HALF_ROUNDS).stopped:
-            return None
-        return self._newest()
+        return None if self._play_halves().stopped else self._newest()
 
     def resumed(self) -> dict[str, str] | None:
         """Play the second half again, from the checkpoint at its beginning; return the digests of the end."""
         if self.ranks.main:
             shutil.rmtree(self.run_folder / "checkpoints" / self._newest()[0])
         self.ranks.barrier()
-        stopped = self._play(2 * HALF_ROUNDS, log_rounds=1, save_rounds=HALF_ROUNDS).stopped
-        return None if stopped else self._newest()[1]
+        return None if self._play_halves().stopped else self._newest()[1]
+
+    def _play_halves(self) -> Play:
+        return self._play(2 * HALF_ROUNDS, log_rounds=1, save_rounds=HALF_ROUNDS, limit=self.first_limit)
 
     def _newest(self) -> tuple[str, dict[str, str]]:
         """Return the name of rank 0's newest checkpoint, and the digests of its tensors; nothing on other ranks."""
@@ -158,17 +168,20 @@ class Trial:
         self.ranks.barrier()
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        play = self._play(rounds, log_rounds=rounds // WINDOWS, save_rounds=rounds // 2 + 1)
+        limit = WARM_UP_SECONDS / 4 + 2 * self.seconds
+        play = self._play(rounds, log_rounds=rounds // WINDOWS, save_rounds=rounds // 2 + 1, limit=limit)
         return self.figures(play)
 
     def figures(self, play: Play) -> Figures | None:
-        """Return what the last session measured, on rank 0."""
+        """Return what the last session measured, on rank 0; nothing on the others, or if no row was logged."""
         used, there = memory_of(torch.device("cuda", torch.cuda.current_device()) if play.on_gpu else None)
         told = [json.loads(line) for line in self.ranks.to_main([json.dumps([used, there])])]
         if not self.ranks.main:
             return None
         used, there = max(told, key=lambda pair: float(pair[0] / pair[1]))
         rows = self._rows()
+        if not rows:
+            return None
         warm = rows[1:] or rows
         speed = len(warm) / sum(1 / row["speed/images_per_second"] for row in warm)
         newest, _ = self._newest()
@@ -179,6 +192,7 @@ class Trial:
             images_per_second=speed,
             data_wait_share=sum(row["speed/data_wait_share"] for row in warm) / len(warm),
             bad_images=int(rows[-1].get("data/bad_images", 0)),
+            skipped_steps=sum(int(rows[-1].get(f"fault/skipped_{letter}", 0)) for letter in "dg"),
             checkpoint_bytes=sum(file.stat().st_size for file in files),
             peak_bytes=used,
             memory_bytes=there,
@@ -201,14 +215,14 @@ class Trial:
 
     # --- a session -----------------------------------------------------------------------------------------------
 
-    def _play(self, rounds: int, log_rounds: int, save_rounds: int) -> Play:
+    def _play(self, rounds: int, log_rounds: int, save_rounds: int, limit: float) -> Play:
         begin = time.monotonic()
         config = self.copied(rounds, log_rounds, save_rounds)
-        with contextlib.redirect_stderr(io.StringIO()):  # what is said there is said to who trains
+        with contextlib.redirect_stderr(LastWords(sys.stderr)):
             trainer = Trainer(config, allow_pipe=self.allow_pipe)
             try:
                 built = time.monotonic() - begin
-                with self._time_limit() as out_of_time:
+                with self._time_limit(limit) as out_of_time:
                     code = trainer.train()
                 out = bool(self.ranks.from_main(out_of_time.is_set()))
                 if code == EXIT_PREEMPTED and not out:
@@ -226,7 +240,7 @@ class Trial:
         kimg = self.images_per_round / 1000
         changes = {
             "run": {"name": NAME, "root": str(self.folder), "total_kimg": rounds * kimg},
-            "samples": {"every_kimg": 2 * rounds * kimg},
+            "samples": {"every_kimg": 2 * rounds * kimg, "rows": 1, "columns": 1},
             "checkpoint": {"every_kimg": save_rounds * kimg, "keep": 2, "keep_every_kimg": None, "best_metric": None},
             "tracking": {"every_kimg": log_rounds * kimg, "tensorboard": False, "wandb": {"mode": "disabled"}},
             "execution": {"timeout_seconds": min(self.config.execution.timeout_seconds, PATIENCE_SECONDS)},
@@ -234,8 +248,8 @@ class Trial:
         return parse(merge(dump(self.config), changes), "gandist doctor")
 
     @contextlib.contextmanager
-    def _time_limit(self) -> Iterator[threading.Event]:
-        """Ask the trainer to stop when twice the time is over; the event says whether that was done."""
+    def _time_limit(self, seconds: float) -> Iterator[threading.Event]:
+        """Ask the trainer to stop when its time is over; the event says whether that was done."""
         over = threading.Event()
 
         def stop() -> None:
@@ -243,7 +257,7 @@ class Trial:
             with contextlib.suppress(OSError):
                 (self.run_folder / STOP_FILE).touch()
 
-        timer = threading.Timer(2 * self.seconds, stop)
+        timer = threading.Timer(seconds, stop)
         timer.daemon = True
         if self.ranks.main:
             timer.start()
@@ -269,6 +283,20 @@ class Trial:
         )
 
 
+class LastWords(io.TextIOBase):
+    """A stream that lets through what a process says before it is ended, and drops what is said to who trains."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write or drop a piece of text."""
+        if text.startswith("gandist: "):
+            self._stream.write(f"{text.rstrip()}\n")
+            self._stream.flush()
+        return len(text)
+
+
 def _let_go(trainer: Trainer) -> None:
     """Free the networks, and leave the process group to the next trainer."""
     trainer.accelerator.free_memory()
@@ -279,8 +307,6 @@ def memory_of(device: torch.device | None) -> tuple[float, float]:
     """Return the bytes of memory that this process used at most, and the bytes there are: of a GPU, or of RAM."""
     if device is not None:
         return float(torch.cuda.max_memory_reserved(device)), float(torch.cuda.mem_get_info(device)[1])
-    from gandist.doctor.devices import memory
-
     _, total, limit = memory()
     there = min(total or limit or 1 << 62, limit or 1 << 62)
     return machine.peak_memory_gib(torch.device("cpu")) * 2**30, float(there)

@@ -60,6 +60,9 @@ def speed_findings(figures: Figures, need: Need, done: int) -> list[Finding]:
             seconds_per_round=figures.seconds_per_round,
         )
     ]
+    if figures.skipped_steps:
+        fact = f"{count(figures.skipped_steps, 'step')} skipped: gradients were not finite"
+        findings.append(warn("numbers", fact, "gandist train CONFIG --debug names the layer where it begins."))
     what = f"the {need.images / 1000:,.0f} kimg that are left" if done else f"{need.images / 1000:,.0f} kimg"
     if need.images:
         findings.append(ok("time", f"{duration(need.seconds)} for {what}", seconds=need.seconds))
@@ -97,14 +100,6 @@ def memory_findings(figures: Figures) -> list[Finding]:
         advice = "Little is left for what varies: --execution.micro_images N (less than a rank's share), or more ranks."
         return [warn(what, fact, advice, **measured)]
     return [ok(what, fact, **measured)]
-
-
-def out_of_memory(share_images: int, micro_images: int | None, said: str) -> list[Finding]:
-    """Say what to do about a batch that does not fit."""
-    now = min(share_images, micro_images or share_images)
-    half = max(1, now // 2)
-    advice = f"--execution.micro_images {half} (the result is the same), or more ranks, or a smaller network."
-    return [fail("GPU memory", f"{count(now, 'image')} a pass do not fit: {said}", advice)]
 
 
 def traffic_findings(figures: Figures, measured: Sequence[Reduction], compressed: bool) -> list[Finding]:

@@ -145,7 +145,7 @@ def try_pair(seconds: float = 120.0, command: Sequence[str] = (sys.executable, "
         finally:
             for process in started:
                 process.kill()
-                process.wait()
+                process.communicate()  # reaps it and closes its pipes
     for process, (_, errors) in zip(started, printed, strict=True):
         if process.returncode != 0:
             last = [line for line in errors.splitlines() if line.strip()][-1:] or ["it said nothing"]
