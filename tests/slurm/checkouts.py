@@ -60,9 +60,9 @@ class Checkout:
         """Submit slurm/evaluate.sbatch."""
         return self._submit("slurm/evaluate.sbatch", arguments, ("--cpus-per-task=2",), {})
 
-    def prepare(self, *arguments: str, options: tuple[str, ...] = ()) -> Job:
+    def prepare(self, *arguments: str, options: tuple[str, ...] = (), **variables: str) -> Job:
         """Submit slurm/prepare.sbatch."""
-        return self._submit("slurm/prepare.sbatch", arguments, ("--cpus-per-task=2", *options), {})
+        return self._submit("slurm/prepare.sbatch", arguments, ("--cpus-per-task=2", *options), variables)
 
     def preempt(self) -> Job:
         """Submit a short job that outranks the others and wants both nodes to itself."""

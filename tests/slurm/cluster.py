@@ -313,6 +313,8 @@ SwitchType=switch/none
 MpiDefault=none
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/filetxt
+JobCompLoc={folder}/log/jobcomp.txt
 # Two nodes on one machine may claim more processors than it has.
 SlurmdParameters=config_overrides
 SelectType=select/cons_tres

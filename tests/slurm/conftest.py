@@ -11,7 +11,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from checkouts import Checkout, checkout_with_gandist, checkout_with_standins, require_slurm
-from cluster import Cluster
+from cluster import Cluster, Job
+from real_runs import SECRETS
 
 
 @pytest.fixture(scope="session")
@@ -45,8 +46,15 @@ def real(cluster: Cluster, tmp_path: Path) -> Iterator[Checkout]:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of tiny.yaml, played on two nodes by one job that nothing happened to."""
+def undisturbed_job(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A job that played tiny.yaml on two nodes and that nothing happened to; there were secrets in its environment."""
     checkout = checkout_with_gandist(tmp_path_factory.mktemp("undisturbed"), cluster)
-    checkout.train("tiny.yaml").wait_for("COMPLETED", 300)
-    return checkout.folder / "runs" / "tiny"
+    job = checkout.train("tiny.yaml", **SECRETS)
+    job.wait_for("COMPLETED", 300)
+    return job
+
+
+@pytest.fixture
+def undisturbed(undisturbed_job: Job) -> Path:
+    """The run folder of that job."""
+    return undisturbed_job.output.parent / "runs" / "tiny"

@@ -26,6 +26,10 @@ RECIPE: dict[str, Any] = {
     "tracking": {"every_kimg": 0.08, "wandb": {"mode": "offline"}},
     "execution": {"device": "cpu", "precision": "fp32", "workers": 1},
 }
+SECRETS = {
+    name: f"canary{number:034x}"  # as long as a W&B key
+    for number, name in enumerate(("WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "MY_SECRET_TOKEN"))
+}
 START_SECONDS = 150  # most that a start may take on a busy machine: seven processes that import torch or wandb
 
 

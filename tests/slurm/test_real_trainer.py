@@ -36,8 +36,8 @@ def assert_ended_like(run, undisturbed, *, wandb_complete=True):
 
 
 def test_time_is_up(real, run_folder, undisturbed):
-    """Slurm itself sends USR1 to the batch shell, 30 to 90 seconds before the limit of two minutes."""
-    job = real.train("tiny.yaml", options=("--time=2", "--signal=B:USR1@30"))
+    """Slurm itself sends USR1 to the batch shell, a minute or two before the limit of two minutes."""
+    job = real.train("tiny.yaml", options=("--time=2", "--signal=B:USR1@60"))
     held = hold(job, run_folder)
     job.wait_for_line("asked to save and stop", 150)
     release(held)

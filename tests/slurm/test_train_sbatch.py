@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -218,3 +221,38 @@ def test_evaluate_refuses_what_it_is_not_for(checkout, arguments, words):
     job.wait_for("FAILED")
     assert job.field("ExitCode") == "2:0"
     assert words in job.printed()
+
+
+def test_a_container_is_one_variable(checkout):
+    """A command that runs the rest of its line stands before every program of gandist, here and on each node."""
+    (checkout.folder / "bin" / "box").write_text('#!/bin/bash\necho "$2 $3" >>boxed\nshift\nexec "$@"\n')
+    (checkout.folder / "bin" / "box").chmod(0o755)
+    checkout.train("--rounds", "1", *HOSTILE, GANDIST_CONTAINER="box image.sif").wait_for("COMPLETED")
+    boxed = (checkout.folder / "boxed").read_text().splitlines()
+    assert sorted(boxed) == ["accelerate launch", "accelerate launch", "gandist config"]
+    assert all(rank["arguments"] == ["--rounds", "1", *HOSTILE] for rank in ranks(checkout))
+
+
+def test_a_container_of_enroot_sees_the_job_and_its_folder(checkout):
+    """With a stand-in that keeps to enroot's manual."""
+    shutil.copy(Path(__file__).parent / "standin" / "enroot", checkout.folder / "bin")
+    variables = {
+        "GANDIST_CONTAINER": "enroot start --conf slurm/enroot.conf image",
+        "IMAGE_PATH": f"{checkout.folder / 'bin'}:{os.environ['PATH']}",
+        "SECRET": "it's $HOME",
+        "LINES": "a\nb",
+    }
+    (checkout.folder / "bin" / "gandist").write_text(
+        (Path(__file__).parent / "standin" / "gandist").read_text().replace("set -eu", "set -eu; env -0 >seen")
+    )
+    checkout.train("--rounds", "1", *HOSTILE, **variables).wait_for("COMPLETED")
+    assert [rank["node"] for rank in ranks(checkout)] == ["n1", "n2"]
+    assert all(rank["arguments"] == ["--rounds", "1", *HOSTILE] for rank in ranks(checkout))
+    seen = dict(word.split("=", 1) for word in (checkout.folder / "seen").read_text().split("\0")[:-1])
+    assert seen["SECRET"] == "it's $HOME"
+    assert seen["PATH"] == variables["IMAGE_PATH"]
+    assert seen["IN_CONTAINER"] == "1"
+    assert "LINES" not in seen
+    assert (
+        checkout.folder / "image.mounts"
+    ).read_text() == f"{checkout.folder} {checkout.folder} none x-create=dir,bind,rw\n"
