@@ -10,7 +10,7 @@ import torch
 
 from gandist.adversarial.ema import GeneratorAverage
 from gandist.adversarial.guard import first_not_finite
-from gandist.adversarial.round import Game
+from gandist.adversarial.round import Game, Player
 from gandist.config import Config, differences
 from gandist.errors import ConfigError, ResumeError, RunError
 from gandist.faults import NotFiniteError
@@ -77,13 +77,20 @@ def check_settings(checkpoint: Checkpoint, config: Config, fingerprint: str, ins
 def player_parts(game: Game, average: GeneratorAverage, card: Mapping[str, str]) -> dict[str, Part]:
     """Return both networks, the average and both optimizers as parts of a checkpoint; ``card`` describes G."""
     g, d = game.generator, game.discriminator
+    moments_g, moments_d = optimizer_tensors(g.optimizer, g.module), optimizer_tensors(d.optimizer, d.module)
+    averaged = average.network.state_dict()
     return {
-        "generator": Part(g.module.state_dict(), card),
-        "discriminator": Part(d.module.state_dict()),
-        "ema": Part(average.network.state_dict(), card),
-        "optimizer_g": Part(optimizer_tensors(g.optimizer, g.module)),
-        "optimizer_d": Part(optimizer_tensors(d.optimizer, d.module)),
+        "generator": Part(g.module.state_dict(), card, _weights(g)),
+        "discriminator": Part(d.module.state_dict(), None, _weights(d)),
+        "ema": Part(averaged, card, averaged.keys()),
+        "optimizer_g": Part(moments_g, None, moments_g.keys()),
+        "optimizer_d": Part(moments_d, None, moments_d.keys()),
     }
+
+
+def _weights(player: Player) -> frozenset[str]:
+    """Return the names of what only a step changes: buffers may change in every pass."""
+    return frozenset(name for name, _ in player.module.named_parameters())
 
 
 def scaler_states(game: Game) -> dict[str, dict[str, Any]]:

@@ -104,6 +104,8 @@ class Trainer:
             self.folder / "checkpoints", config.checkpoint.keep, milestones and milestones * 1000
         )
         self.saver = BackgroundSaver(self.store)
+        for player in self.game.players.values():
+            player.before_step = self.saver.copied
         self.clock = Clock()
         self.window = Window()
         self.tracker: AnyTracker = NullTracker()

@@ -38,6 +38,7 @@ class Player:
         scaler: loss scaling for fp16, one for each network so that neither sees the other's overflows.
         backward: runs the backward pass of a scalar.
         no_sync: a context in which a backward pass of ``network`` is not reduced.
+        before_step: called before each step; returns when the weights may change.
 
     """
 
@@ -48,6 +49,7 @@ class Player:
     scaler: torch.amp.GradScaler | None = None
     backward: Callable[[Tensor], None] = torch.Tensor.backward
     no_sync: Callable[[], AbstractContextManager[object]] = nullcontext
+    before_step: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self.parameters = list(self.module.parameters())
@@ -71,6 +73,7 @@ class Player:
             fp16 skipped it. Other skipped steps are known on the device alone (:class:`FiniteGuard`).
 
         """
+        self.before_step()
         if self.scaler is not None:
             self.scaler.unscale_(self.optimizer)
         gradients = [p.new_zeros(()) if p.grad is None else p.grad for p in self.parameters]

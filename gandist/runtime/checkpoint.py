@@ -20,7 +20,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,10 +43,18 @@ VISIBLE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a checkpoint: its tensors, and what its header says about them."""
+    """One file of a checkpoint.
+
+    Attributes:
+        tensors: by name.
+        header: what the file says about them.
+        steady: names of tensors that nothing changes but a step of an optimizer or of the average.
+
+    """
 
     tensors: Mapping[str, Tensor]
     header: Mapping[str, str] | None = None
+    steady: Collection[str] = ()
 
 
 @dataclass(frozen=True)

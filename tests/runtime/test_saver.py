@@ -35,6 +35,16 @@ def store(tmp_path: Path) -> HeldStore:
     return HeldStore(tmp_path / "checkpoints")
 
 
+class Unreadable(torch.Tensor):
+    """A tensor whose content cannot be had, as that of a device that is gone."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.copy_:
+            raise RuntimeError("cannot be read")
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
 def weights(store: CheckpointStore, name: str) -> torch.Tensor:
     return store.open(name).tensors("generator")["weight"]
 
@@ -48,6 +58,47 @@ def test_what_changes_after_the_call_is_not_saved(store: HeldStore) -> None:
     saver.finish()
     assert weights(store, "000000100").tolist() == [0, 1, 2, 3, 4, 5]
     assert store.open("000000100").state["round_index"] == 3
+
+
+def test_what_only_a_step_changes_is_copied_while_the_caller_computes(store: HeldStore) -> None:
+    weight, statistic, begun, leave = torch.arange(6.0), torch.ones(2), threading.Event(), threading.Event()
+    saver = BackgroundSaver(store)
+    copy_the_rest = saver._copy_the_rest
+
+    def held(later: Any) -> None:
+        begun.set()
+        assert leave.wait(30)
+        copy_the_rest(later)
+
+    saver._copy_the_rest = held  # type: ignore[method-assign]
+    saver.copied()  # nothing is being saved: returns
+    saver.save(100, {"generator": Part({"weight": weight, "statistic": statistic}, None, ["weight"])}, {})
+    assert begun.wait(30)
+    statistic.zero_()  # as the next pass may do at once
+    waiting = threading.Thread(target=saver.copied)
+    waiting.start()
+    waiting.join(0.2)
+    assert waiting.is_alive(), "the weights are not copied yet: no step may change them"
+    leave.set()
+    waiting.join(30)
+    assert saver.blocked_seconds > 0.1, "what the caller waited is counted"
+    weight.zero_()
+    store.leave.set()
+    saver.finish()
+    saved = store.open("000000100").tensors("generator")
+    assert saved["weight"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert saved["statistic"].tolist() == [1, 1]
+
+
+def test_a_copy_that_fails_lets_training_go_on_and_is_told(store: HeldStore) -> None:
+    saver = BackgroundSaver(store)
+    saver.save(100, {"generator": Part({"weight": torch.zeros(3)}, None, ["weight"])}, {})
+    store.leave.set()
+    saver.finish()
+    saver.save(200, {"generator": Part({"weight": Unreadable()}, None, ["weight"])}, {})
+    saver.copied()
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        saver.finish()
 
 
 def test_the_caller_does_not_wait_for_the_disk_but_the_next_save_does(store: HeldStore) -> None:

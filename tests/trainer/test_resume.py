@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import signal
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from trainer_runs import Launch, await_that, digests, make_config, metrics, play
@@ -219,3 +221,34 @@ def test_a_last_save_that_fails_is_not_a_finished_run(tmp_path: Path, monkeypatc
     assert '"failed"' in (config.folder / "status.json").read_text()
     play(config)
     assert '"done"' in (config.folder / "status.json").read_text()
+
+
+@pytest.mark.parametrize("arch", ["mlp", "dcgan"])
+def test_a_save_whose_copy_is_slow_holds_the_state_of_its_position(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arch: str
+) -> None:
+    """Weights are copied while the next pass computes; the step after it waits, however slow the copy is."""
+    changes = {"model": {"arch": arch}, "checkpoint": {"every_kimg": 0.08, "keep": 9}}
+    straight = play(make_config(tmp_path / "stopped", {**changes, "run": {"total_kimg": 0.16}}))
+    trainer = Trainer(make_config(tmp_path / "slow", changes))
+    save, copy_the_rest, passes = trainer.saver.save, trainer.saver._copy_the_rest, threading.Event()
+
+    def saved(*given: Any) -> None:
+        passes.clear()
+        save(*given)
+
+    def slow(later: Any) -> None:
+        assert trainer.finished or passes.wait(60)  # until the next round has begun
+        copy_the_rest(later)
+
+    play_round = trainer.play
+
+    def played(*given: Any) -> None:
+        passes.set()
+        play_round(*given)
+
+    monkeypatch.setattr(trainer.saver, "save", saved)
+    monkeypatch.setattr(trainer.saver, "_copy_the_rest", slow)
+    monkeypatch.setattr(trainer, "play", played)
+    trainer.train()
+    assert digests(trainer.folder, "000000160") == digests(straight.folder)

@@ -52,11 +52,11 @@ def play(config: Config, insistence: Insistence | None = None) -> Trainer:
     return trainer
 
 
-def digests(folder: Path) -> dict[str, str]:
-    """Return the digests of the newest checkpoint's tensor files: equal bytes, equal weights."""
+def digests(folder: Path, name: str | None = None) -> dict[str, str]:
+    """Return the digests of a checkpoint's tensor files, the newest one's if not named: equal bytes, equal weights."""
     checkpoints = folder / "checkpoints"
-    newest = checkpoints / (checkpoints / "latest").read_text().strip()
-    files = json.loads((newest / "manifest.json").read_text())["files"]
+    checkpoint = checkpoints / (name or (checkpoints / "latest").read_text().strip())
+    files = json.loads((checkpoint / "manifest.json").read_text())["files"]
     return {name: entry["sha256"] for name, entry in files.items() if name.endswith(".safetensors")}
 
 
