@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 
 import gandist
 from gandist.errors import EXIT_FAILED, ConfigError, GandistError, did_you_mean
+from gandist.runtime.files import NO_ROOM
 
 TRAIN_USAGE = "gandist train [CONFIG] [--debug] [--accept KNOB] [--restart-data] [--allow-pipe]"
 TRAIN_HELP = """\
@@ -53,6 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GandistError as error:
         _complain(error)
         return error.exit_code
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        _complain(GandistError(f"{error.filename or 'a file'}: {error.strerror}: free some space, then try again."))
+        return EXIT_FAILED
     except KeyboardInterrupt:
         return 130
 

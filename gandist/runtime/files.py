@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -10,18 +11,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of the system that mean: there is no room."""
+
 
 @contextmanager
 def publish(path: Path) -> Iterator[Path]:
     """Give a place beside ``path`` to write to; on leaving, flush what was written there and rename it to ``path``.
 
-    A reader sees the old content or the new, never a part; an exception leaves the old.
+    A reader sees the old content or the new, never a part; an exception leaves the old. An error of the system names
+    ``path``: a full disk shows in a write, which knows no name.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield partial
         flush_file(partial)
         partial.replace(path)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
     flush_folder(path.parent)

@@ -59,7 +59,11 @@ class Lease:
                 f"{folder}: another job is training in this folder ({where}). Wait for it, stop it with "
                 f"touch '{folder / 'STOP'}', or start another run with --run.name NAME."
             )
-        lease._sign()
+        try:
+            lease._sign()
+        except OSError as error:
+            lease.close()
+            raise MachineError(f"{path}: cannot be written ({error.strerror}); free some space.") from None
         return lease
 
     def _sign(self) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from gandist.errors import MachineError
+from gandist.errors import RunError
 
 HEAD = ("images_seen", "round", "time")
 
@@ -49,7 +49,7 @@ class MetricsLog:
         """Write one row.
 
         Raises:
-            MachineError: the disk did not take it.
+            RunError: the disk did not take it.
 
         """
         assert not set(HEAD) & set(metrics), f"{HEAD} are no metrics"
@@ -59,7 +59,10 @@ class MetricsLog:
             self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
             self._file.flush()
         except OSError as error:
-            raise MachineError(f"{self.path}: cannot be written ({error.strerror}). Is the disk full?") from None
+            raise RunError(
+                f"{self.path}: cannot be written ({error.strerror}); free some space. The same command continues from "
+                "the last checkpoint."
+            ) from None
 
     def close(self) -> None:
         """Close the file."""

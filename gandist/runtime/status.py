@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import time
 from pathlib import Path
 from typing import Any, Literal
 
-from gandist.runtime.files import write_json
+from gandist.runtime.files import NO_ROOM, flush_file, write_json
 
 Outcome = Literal["done", "preempted", "failed"]
 State = Literal["running"] | Outcome
@@ -29,7 +30,21 @@ def write_status(folder: Path, state: State, images_seen: int, **more: Any) -> N
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         **more,
     }
-    write_json(folder / "status.json", content)
+    _write(folder / "status.json", content)
     if copy := os.environ.get(STATUS_COPY):
         with contextlib.suppress(OSError):  # whoever wanted to read it may be gone
             write_json(Path(copy), {**content, "folder": str(folder.absolute())})
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    """Publish the status; where there is no room for a second file, write over the one that is there."""
+    try:
+        write_json(path, content)
+    except OSError as error:
+        if error.errno not in NO_ROOM or not path.is_file():
+            raise
+        text = json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
+        with path.open("r+b") as file:
+            file.write(text)
+            file.truncate()
+        flush_file(path)

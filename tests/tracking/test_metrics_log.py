@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gandist.errors import MachineError
+from gandist.errors import RunError
 from gandist.runtime.metrics_log import MetricsLog, read_metrics
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(
@@ -131,6 +131,6 @@ def test_a_full_disk_is_an_error_that_names_the_file() -> None:
     log.path, log._clock = Path("/dev/full"), lambda: 0.0
     with (
         log.path.open("ab", buffering=0) as log._file,
-        pytest.raises(MachineError, match="/dev/full: cannot be written"),
+        pytest.raises(RunError, match="/dev/full: cannot be written"),
     ):
         log.append(1, 1, {})
