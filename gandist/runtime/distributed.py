@@ -11,6 +11,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -34,6 +36,33 @@ def patience(timeout_seconds: float) -> timedelta:
     return timedelta(seconds=1.5 * timeout_seconds)
 
 
+def asked_for() -> dict[str, int]:
+    """Return how many ranks the launcher was asked for, under the name of what says so.
+
+    On a CPU `accelerate launch --num_processes 2` starts a single process and tells it nothing of a second one: only
+    the launcher's own command line does, which Linux shows.
+    """
+    said = {name: os.environ.get(name, "") for name in ("WORLD_SIZE", LAUNCHED_WORLD)}
+    try:
+        parent = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:  # no Linux, or the launcher has ended
+        parent = []
+    return {name: int(value) for name, value in {**said, **accelerate_flags(parent)}.items() if value.isdigit()}
+
+
+def accelerate_flags(command: Sequence[str]) -> dict[str, str]:
+    """Return ``--num_processes`` of a command line of `accelerate launch`, if it is one and has it."""
+    programs = [word.rpartition("/")[2] for word in command]
+    launches = {"accelerate-launch", "accelerate.commands.launch"} & set(programs)
+    if not launches and ("accelerate", "launch") not in pairwise(programs):
+        return {}
+    for word, following in pairwise([*command, ""]):
+        flag, _, value = word.replace("-", "_").partition("=")
+        if flag == "__num_processes":
+            return {"--num_processes": value or following}
+    return {}
+
+
 @dataclass(frozen=True)
 class Ranks:
     """This process's place among the ranks, and the group in which they agree (None for one process)."""
@@ -50,9 +79,8 @@ class Ranks:
             MachineError: the launcher asked for another number of ranks than came up.
 
         """
-        for name in ("WORLD_SIZE", LAUNCHED_WORLD):
-            asked = os.environ.get(name, "")
-            if asked.isdigit() and int(asked) != world:
+        for name, asked in asked_for().items():
+            if asked != world:
                 raise MachineError(
                     f"{name}={asked} ranks were launched, but this process is one of {world}. The ranks did not find "
                     "each other: on CPUs launch with `accelerate launch --config_file launch/cpu.yaml`, on GPUs with "

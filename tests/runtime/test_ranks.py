@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gandist.errors import MachineError
-from gandist.runtime.distributed import LAUNCHED_WORLD, Ranks, bit_sum
+from gandist.runtime.distributed import LAUNCHED_WORLD, Ranks, accelerate_flags, bit_sum
 
 PROGRAM = Path(__file__).with_name("two_ranks.py")
 
@@ -58,6 +58,23 @@ def test_another_number_of_ranks_than_was_launched_is_an_error(monkeypatch: pyte
     assert Ranks.join(0, 1).world == 1
     monkeypatch.setenv(name, "")
     assert Ranks.join(0, 1).world == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "asked"),
+    [
+        ("/venv/bin/python /venv/bin/accelerate launch --cpu --num_processes 2 train.py", "2"),
+        ("accelerate launch --num-processes=16 --num_machines 2 train.py", "16"),
+        ("python -m accelerate.commands.launch --num_processes 3 train.py", "3"),
+        ("/venv/bin/accelerate-launch --num_processes 4 train.py", "4"),
+        ("accelerate launch --config_file launch/cpu.yaml train.py", None),
+        ("accelerate launch train.py --num_processes", ""),
+        ("bash launch --num_processes 2", None),
+        ("", None),
+    ],
+)
+def test_what_accelerate_was_asked_for(command: str, asked: str | None) -> None:
+    assert accelerate_flags(command.split(" ")) == ({} if asked is None else {"--num_processes": asked})
 
 
 @pytest.fixture(scope="module")
