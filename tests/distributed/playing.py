@@ -36,26 +36,34 @@ from gandist.runtime import rng
 from gandist.runtime.distributed import Ranks
 
 PARTS = ("generator", "discriminator", "ema", "optimizer_g", "optimizer_d")
+NO_STEPS = ("/step", "num_batches_tracked", "running_mean", "running_var")
+"""Tensors that no step of an optimizer makes."""
 
 
 @dataclass(frozen=True)
 class Played:
-    """What the ranks ended with: all tensors of each, and what else each noted."""
+    """What the ranks ended with: all tensors of each, what else each noted, and with which tensors all began."""
 
     tensors: list[dict[str, Tensor]]
     notes: list[dict[str, Any]]
+    start: dict[str, Tensor]
 
-    def distance(self, other: Played, leaving_out: Callable[[str], bool] = lambda _: False) -> dict[str, float]:
-        """Return the largest relative distance of two games' tensors, in each part of a checkpoint."""
-        one, another = self.tensors[0], other.tensors[0]
+    def distances(self, other: Played) -> dict[str, float]:
+        """Return the relative distance of each of two games' tensors."""
+        one, another = ({key: t.double() for key, t in game.tensors[0].items()} for game in (self, other))
         assert one.keys() == another.keys()
-        worst = dict.fromkeys(PARTS, 0.0)
-        for key, tensor in one.items():
+        return {key: float((t - another[key]).norm() / t.norm().clamp_min(1e-12)) for key, t in one.items()}
+
+    def detour(self, other: Played, leaving_out: Callable[[str], bool] = lambda _: False) -> dict[str, float]:
+        """Return how far apart two games' parts are, each as one long vector, as a share of the way the first went."""
+        apart, way = dict.fromkeys(PARTS, 0.0), dict.fromkeys(PARTS, 0.0)
+        for key, t in self.tensors[0].items():
             part = key.partition(":")[0]
-            a, b = tensor.double(), another[key].double()
-            if not leaving_out(key):
-                worst[part] = max(worst[part], float((a - b).norm() / a.norm().clamp_min(1e-12)))
-        return worst
+            if key.endswith(NO_STEPS) or leaving_out(key):
+                continue
+            apart[part] += float((t.double() - other.tensors[0][key].double()).square().sum())
+            way[part] += float((t.double() - self.start.get(key, torch.zeros(()))).square().sum())
+        return {part: (apart[part] / way[part]) ** 0.5 for part in PARTS}
 
     def ranks_differ(self) -> list[str]:
         """Return the tensors that are not the same to the bit on all ranks."""
@@ -90,7 +98,9 @@ def play(group: str, world: int, folder: Path) -> dict[str, Played]:
 def _read(folder: Path, index: int, world: int) -> Played:
     files = [folder / f"{index}.{rank}" for rank in range(world)]
     notes = [json.loads(Path(f"{path}.json").read_text()) for path in files]
-    return Played([load_file(f"{path}.safetensors") for path in files], notes)
+    return Played(
+        [load_file(f"{p}.safetensors") for p in files], notes, load_file(folder / f"{index}.start.safetensors")
+    )
 
 
 # --- in each rank ----------------------------------------------------------------------------------------------
@@ -117,10 +127,11 @@ def main(group: str, rank: int, world: int, folder: Path) -> None:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
     for index, case in enumerate(CASES):
         if case.name.startswith(group):
-            tensors, notes = Play(case, rank, world).to_the_end()
-            whole = {key: tensor.contiguous().clone() for key, tensor in tensors.items()}
-            save_file(whole, folder / f"{index}.{rank}.safetensors")
-            (folder / f"{index}.{rank}.json").write_text(json.dumps(notes))
+            game = Play(case, rank, world)
+            if rank == 0:
+                save_file(game.tensors(), folder / f"{index}.start.safetensors")
+            (folder / f"{index}.{rank}.json").write_text(json.dumps(game.to_the_end()))
+            save_file(game.tensors(), folder / f"{index}.{rank}.safetensors")
     gc.collect()  # gloo aborts when a reducer outlives it
     if world > 1:
         dist.destroy_process_group()
@@ -151,8 +162,13 @@ class Play:
     def players(self) -> tuple[Player, Player]:
         return self.game.discriminator, self.game.generator
 
-    def to_the_end(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Play all rounds; return every tensor of a checkpoint, and what was noted round by round."""
+    def tensors(self) -> dict[str, Tensor]:
+        """Return copies of all tensors of a checkpoint."""
+        parts = player_parts(self.game, self.average, {}).items()
+        return {f"{name}:{key}": t.contiguous().clone() for name, part in parts for key, t in part.tensors.items()}
+
+    def to_the_end(self) -> dict[str, Any]:
+        """Play all rounds; return what was noted round by round."""
         notes: dict[str, Any] = {"moved": [], "losses": [], "norms": [], "scales": []}
         for index in range(self.case.rounds):
             with Sent() as sent:
@@ -166,8 +182,7 @@ class Play:
             notes["norms"].append([statistics["grad_norm/d"], statistics["grad_norm/g"]])
             notes["scales"].append([player.loss_scale for player in self.players])
         notes["parameters"] = sum(p.numel() for player in self.players for p in player.parameters)
-        parts = player_parts(self.game, self.average, {})
-        return {f"{name}:{key}": t for name, part in parts.items() for key, t in part.tensors.items()}, notes
+        return notes
 
     def round(self, index: int) -> Round:
         draws = Draws(partial(rng.generator, 0, "round", index), BATCH, self.start)

@@ -30,9 +30,8 @@ def test_compressed_gradients_are_half_the_bytes_and_equal_on_all_ranks(played: 
 
 def test_one_rank_alone_compresses_nothing(played: Look) -> None:
     for form in FORMATS:
-        assert played("few:plain", 1).distance(played(f"few:{form} travels, 1 passes", 1)) == dict.fromkeys(
-            ("generator", "discriminator", "ema", "optimizer_g", "optimizer_d"), 0.0
-        )
+        apart = played("few:plain", 1).distances(played(f"few:{form} travels, 1 passes", 1))
+        assert set(apart.values()) == {0.0}
 
 
 def test_clipping_is_that_of_the_whole_batch(played: Look) -> None:
@@ -41,12 +40,12 @@ def test_clipping_is_that_of_the_whole_batch(played: Look) -> None:
     assert torch.tensor(one.notes[0]["norms"]).min() > 0.02
     for got, expected in zip(two.notes[0]["norms"], one.notes[0]["norms"], strict=True):
         assert got == pytest.approx(expected, rel=1e-4)
-    assert max(one.distance(two).values()) < 1e-5
-    assert played("few:plain", 1).distance(one)["optimizer_g"] > 1e-3, "it clips"
+    assert max(one.distances(two).values()) < 1e-5
+    assert played("few:plain", 1).detour(one)["optimizer_g"] > 0.1, "it clips"
 
 
 def test_loss_scaling_changes_nothing(played: Look) -> None:
-    assert max(played("few:plain", 1).distance(played("few:scaled", 2)).values()) < 1e-5
+    assert max(played("few:plain", 1).distances(played("few:scaled", 2)).values()) < 1e-5
 
 
 @pytest.mark.parametrize("victim", ["discriminator", "generator"])
@@ -57,6 +56,6 @@ def test_an_overflow_on_one_rank_skips_its_own_network_on_all(played: Look, vict
         assert notes["moved"] == [[True, True], skipped, *[[True, True]] * 6]
         assert notes["scales"][-1] == [512.0 if not moved else 1024.0 for moved in skipped]
     assert two.ranks_differ() == []
-    assert max(one.distance(two).values()) < 1e-5
-    whole = played("few:plain", 1).distance(two)
-    assert whole["optimizer_d" if victim == "discriminator" else "optimizer_g"] > 1e-3, "a step is missing"
+    assert max(one.distances(two).values()) < 1e-5
+    whole = played("few:plain", 1).detour(two)
+    assert whole["optimizer_d" if victim == "discriminator" else "optimizer_g"] > 0.01, "a step is missing"
