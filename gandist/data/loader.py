@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -30,7 +30,12 @@ from gandist.errors import ConfigError, MachineError, RunError, UserError
 from gandist.runtime.machine import local_ranks
 
 _SHARED_MEMORY = "/dev/shm"  # where workers put the batches of a stream for the trainer
+_WORKER_DEATHS = 3  # after which a run does not start new workers any more
 _PLACES_IN_USE = 16  # batches that the trainer may have at a time; a place costs no memory before it is used
+
+
+class WorkerDiedError(RunError):
+    """A process that reads images is gone, and with it what it was reading."""
 
 
 @dataclass(frozen=True)
@@ -101,36 +106,41 @@ def batches(
         ConfigError: the batch cannot be shared evenly.
         DataError: raised by the iterator where an image cannot be read.
         MachineError: the machine has too little shared memory for the workers.
-        RunError: raised by the iterator where a worker died.
+        WorkerDiedError: raised by the iterator where workers died again and again, or one that read a stream.
 
     """
     check_divides(batch_images, world)
     flip_seed = seed if hflip else None
     share: _Share | _StreamShare
-    sampler = None
     if isinstance(images, StreamedImages):
         share = _StreamShare(images, batch_images, rank, world, start, flip_seed)
+        if workers:
+            _check_shared_memory(share.batch_bytes, workers * prefetch_batches + 1)
     else:
         share = _Share(images, batch_images, rank, world, flip_seed)
-        share.shelf = Shelf(workers * prefetch_batches + _PLACES_IN_USE, share.batch_bytes) if workers else None
-        sampler = _Positions(start, batch_images, share.shelf)
-    if workers and sampler is None:
-        _check_shared_memory(share.batch_bytes, workers * prefetch_batches + 1)
-    source: Iterator[Parcel | UserError] = iter(
-        DataLoader(
-            share,
-            batch_size=None,
-            sampler=sampler,
-            collate_fn=_unchanged,
-            num_workers=workers,
-            prefetch_factor=prefetch_batches if workers else None,
-            multiprocessing_context=worker_context(__name__) if workers else None,
-            worker_init_fn=begin_worker if workers else None,
-            pin_memory=pin_memory,
+
+    def begin(position: int) -> Iterator[Parcel | UserError]:
+        sampler = None
+        if isinstance(share, _Share):
+            share.shelf = Shelf(workers * prefetch_batches + _PLACES_IN_USE, share.batch_bytes) if workers else None
+            sampler = _Positions(position, batch_images, share.shelf)
+        return iter(
+            DataLoader(
+                share,
+                batch_size=None,
+                sampler=sampler,
+                collate_fn=_unchanged,
+                num_workers=workers,
+                prefetch_factor=prefetch_batches if workers else None,
+                multiprocessing_context=worker_context(__name__) if workers else None,
+                worker_init_fn=begin_worker if workers else None,
+                pin_memory=pin_memory,
+            )
         )
-    )
+
     reading = describe_reading(batch_images, rank, world, start=start, ahead_batches=workers * prefetch_batches)
-    return _deliver(source, images.follower(reading))
+    deaths = 0 if isinstance(images, StreamedImages) else _WORKER_DEATHS
+    return _deliver(_again_after_deaths(begin, begin(start), start, batch_images, deaths), images.follower(reading))
 
 
 def describe_reading(batch_images: int, rank: int, world: int, *, start: int, ahead_batches: int) -> Reading:
@@ -143,9 +153,9 @@ def warm_up() -> None:
     worker_context(__name__)
 
 
-def _deliver(source: Iterator[Parcel | UserError], follower: Follower) -> Iterator[Batch]:
+def _deliver(source: Iterator[Parcel], follower: Follower) -> Iterator[Batch]:
     with follower:
-        for item in _received(source):
+        for item in source:
             follower.passed(item.position)
             yield Batch(
                 _tensor(item.images),
@@ -157,6 +167,28 @@ def _deliver(source: Iterator[Parcel | UserError], follower: Follower) -> Iterat
             )
 
 
+def _again_after_deaths(
+    begin: Callable[[int], Iterator[Parcel | UserError]],
+    source: Iterator[Parcel | UserError],
+    start: int,
+    batch_images: int,
+    deaths: int,
+) -> Iterator[Parcel]:
+    """Go on with new workers where one has died, at most so many times: the order does not depend on them."""
+    position, notes = start, list[str]()
+    while True:
+        try:
+            for item in _received(source):
+                yield item._replace(notes=(*item.notes, *notes))
+                position, notes = item.position + batch_images, []
+        except WorkerDiedError as died:
+            if deaths == 0:
+                raise
+            deaths -= 1
+            notes.append(f"{died} New ones go on where it was.")
+            source = begin(position)
+
+
 def _received(source: Iterator[Parcel | UserError]) -> Iterator[Parcel]:
     while True:
         try:
@@ -164,7 +196,7 @@ def _received(source: Iterator[Parcel | UserError]) -> Iterator[Parcel]:
         except (RuntimeError, OSError, EOFError) as error:
             if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
                 raise  # these words are all that torch gives a dead worker away by
-            raise RunError(
+            raise WorkerDiedError(
                 f"A process that reads images died ({error}). Usually the machine ran out of memory: "
                 "try fewer execution.workers, or --execution.workers 0 to read in the trainer."
             ) from error

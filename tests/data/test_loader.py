@@ -352,12 +352,34 @@ def test_workers_end_when_the_trainer_is_killed(player: Player) -> None:
     await_that(lambda: not any(map(alive, family)))
 
 
-def test_a_dead_worker_is_an_error_and_not_a_hang(shards: Path) -> None:
+def kill_worker(before: set[int]) -> None:
+    worker = max(set(children(os.getpid())) - before)
+    os.kill(worker, signal.SIGKILL)
+    await_that(lambda: not alive(worker))
+
+
+def test_a_dead_worker_costs_no_image(shards: Path) -> None:
+    before = set(children(os.getpid()))
+    stream = begin(opened(shards), workers=1)
+    found = [next(stream)]
+    kill_worker(before)
+    found += itertools.islice(stream, 11)
+    assert joined(found) == joined(taken(opened(shards), 12))
+    (note,) = [note for batch in found for note in batch.notes]
+    assert "A process that reads images died" in note
+    assert note.endswith("New ones go on where it was.")
+
+
+@pytest.mark.long
+def test_workers_that_die_again_and_again_are_an_error(shards: Path) -> None:
     before = set(children(os.getpid()))
     stream = begin(opened(shards), workers=1)
     next(stream)
-    worker = max(set(children(os.getpid())) - before)
-    os.kill(worker, signal.SIGKILL)
+    for _ in range(3):
+        kill_worker(before)
+        while not any("died" in note for note in next(stream).notes):  # batches that were ready come first
+            pass
+    kill_worker(before)
     with pytest.raises(RunError, match="ran out of memory"):
         list(itertools.islice(stream, 100))
 
