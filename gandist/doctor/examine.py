@@ -253,11 +253,10 @@ class Examination:
         """Look at the recipe's data and run, and play rounds of it."""
         config, ranks = self.config, self.ranks
         data = partial(recipe.data_findings, config, ranks.rank, ranks.world, allow_pipe=allow_pipe)
-        before = self.page.count("FAIL")
         batch = partial(recipe.batch_findings, config, ranks.world)
         self._each("Recipe", ("data", data), ("batch", batch), seconds=FETCH_SECONDS)
-        if self.broken or ranks.from_main(self.page.count("FAIL") > before):
-            return
+        if self.broken or ranks.from_main(self.page.fails("Ranks", "Recipe")):
+            return  # rounds would say the same less clearly, or hang
         if ranks.main:
             order = partial(recipe.fingerprint, config, allow_pipe=allow_pipe)
             self.page.section("Recipe", examined("run", lambda: recipe.standing_findings(config, order())))

@@ -26,7 +26,7 @@ from gandist.runtime.probe import ClockOffset, Reduction, backend_name, clock_of
 
 APPEAR_SECONDS = 20.0  # network file systems may keep what they know of a folder for some seconds
 SLOW_APPEAR_SECONDS = 3.0
-REPLACEMENTS = 200
+REPLACING_SECONDS = 0.5
 CLOCKS_APART_SECONDS = 1.0
 
 
@@ -176,24 +176,26 @@ def _replacing(ranks: Ranks, path: Path) -> list[Finding]:
     if ranks.main:
         write_text(path, "a" * 4096)
     ranks.barrier()
-    torn = 0
-    if ranks.main:
-        for number in range(REPLACEMENTS):
-            _replace(path, "ab"[number % 2] * 4096)
-    else:
-        for _ in range(REPLACEMENTS):
-            try:
-                torn += path.read_text(encoding="utf-8") not in contents
-            except OSError:  # gone for a moment, or a stale handle
-                torn += 1
-    told = tell(ranks, torn)
+    end = time.monotonic() + REPLACING_SECONDS
+    readings = torn = 0
+    while time.monotonic() < end:
+        readings += 1
+        if ranks.main:
+            _replace(path, "ab"[readings % 2] * 4096)
+            continue
+        try:
+            torn += path.read_text(encoding="utf-8") not in contents
+        except OSError:  # gone for a moment, or a stale handle
+            torn += 1
+    told = tell(ranks, [readings, torn])
     if not told:
         return []
-    if sum(told):
-        fact = f"{sum(told)} of {REPLACEMENTS * (len(told) - 1)} readings of a file being replaced were not whole"
+    readings, torn = sum(one[0] for one in told[1:]), sum(one[1] for one in told[1:])
+    if torn:
+        fact = f"{torn:,} of {count(readings, 'reading')} of a file being replaced were not whole"
         advice = "Renaming is not atomic here: choose a --run.root on another file system."
         return [fail("replacing a file", fact, advice)]
-    return [ok("replacing a file", f"whole in each of {REPLACEMENTS * (len(told) - 1)} readings")]
+    return [ok("replacing a file", f"whole in each of {count(readings, 'reading')} while it was replaced")]
 
 
 def _replace(path: Path, content: str) -> None:

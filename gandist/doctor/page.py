@@ -43,6 +43,10 @@ class Page:
         """Return how many findings have a level."""
         return sum(finding.level == level for finding in self.findings)
 
+    def fails(self, *headings: str) -> bool:
+        """Return whether something under one of these headings will not work."""
+        return any(f.level == "FAIL" for heading, found in self.sections if heading in headings for f in found)
+
     def title(self, text: str) -> None:
         """Print the first line."""
         if not self._as_json:
