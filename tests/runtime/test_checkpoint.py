@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from gandist.errors import CheckpointError
+from gandist.runtime import checkpoint as checkpoint_module
 from gandist.runtime.checkpoint import (
     Checkpoint,
     CheckpointStore,
@@ -396,3 +397,29 @@ def test_tensors_on_the_way_to_the_disk_are_not_changed(tmp_path: Path) -> None:
     CheckpointStore(tmp_path, keep=1).save(1, {"part": Part(held)}, {})
     assert held["weight"] is weight
     assert weight.requires_grad
+
+
+def test_what_a_shared_file_system_shows_late_is_waited_for(
+    tmp_path: Path, parts: Callable[[int], dict[str, Part]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rank 0 has published it; on another node the folder, and then one of its files, is not there yet."""
+    store = CheckpointStore(tmp_path / "checkpoints", keep=1)
+    whole = store.save(100, parts(1), {"number": 1})
+    hidden, file = tmp_path / "hidden", whole / "generator.safetensors"
+    file.rename(hidden)
+    whole.rename(tmp_path / "late")
+    looked: list[float] = []
+
+    def appear(seconds: float) -> None:
+        looked.append(seconds)
+        if len(looked) == 2:
+            (tmp_path / "late").rename(whole)
+        if len(looked) == 4:
+            hidden.rename(file)
+
+    monkeypatch.setattr(checkpoint_module.time, "sleep", appear)
+    assert store.open("000000100").state["number"] == 1
+    assert len(looked) == 4
+    monkeypatch.setattr(checkpoint_module, "VISIBLE_SECONDS", -1.0)
+    with pytest.raises(CheckpointError, match="missing"):
+        store.open("000000200")
