@@ -28,7 +28,7 @@ if [[ -n ${GANDIST_VENV:-} ]]; then
   [[ -x $GANDIST_VENV/bin/python ]] || refuse "GANDIST_VENV='$GANDIST_VENV' is not a virtual environment"
 fi
 venv=${GANDIST_VENV:-.venv}
-[[ -d $venv/bin ]] && PATH="$(cd "$venv/bin" && pwd):$PATH"
+[[ -d $venv/bin ]] && PATH="$(cd -- "$venv/bin" && pwd):$PATH"
 
 # shellcheck disable=SC2034 # read by the scripts
 read -ra container <<<"${GANDIST_CONTAINER:-}" # in front of every program of gandist; empty without a container

@@ -24,10 +24,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def checkout(cluster: Cluster, tmp_path: Path) -> Checkout:
+def checkout(cluster: Cluster, tmp_path: Path) -> Iterator[Checkout]:
     """A checkout whose ``accelerate`` is a stand-in, too."""
     cluster.wait_idle()
-    return checkout_with_standins(tmp_path, cluster)
+    yield checkout_with_standins(tmp_path, cluster)
+    cluster.end_jobs()
 
 
 @pytest.fixture

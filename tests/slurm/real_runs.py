@@ -18,7 +18,7 @@ ROUNDS, BATCH = 200, 16
 RECIPE: dict[str, Any] = {
     "run": {"total_kimg": ROUNDS * BATCH / 1000},
     "data": {"resolution": 8, "channels": 1, "hflip": True},
-    "model": {"latent_dim": 8, "dcgan": {"generator_channels": 8, "discriminator_channels": 8}},
+    "model": {"arch": "mlp", "latent_dim": 8, "mlp": {"generator_widths": [16], "discriminator_widths": [16]}},
     "regularizer": {"r1": {"gamma": 0.1, "interval_steps": 4}},
     "update": {"batch_images": BATCH},
     "samples": {"every_kimg": 0.8, "rows": 2, "columns": 2},

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from checkouts import checkout_with_standins
 
 HOSTILE = [
     "--run.root=it's", 'say "hi"', "$(touch owned)", "`touch owned`", "; touch owned", "a\nb", "  two  spaces  ", "",
@@ -57,8 +58,18 @@ def test_a_request_that_a_starting_trainer_takes_for_an_old_one_is_repeated(chec
     job.signal_batch_shell("USR1")
     job.wait_for_line("attempt 0 starts")
     job.wait_for_line("saved: back to the queue")
-    job.cancel()
     assert not list(checkout.run_folder.glob("STOP")) + list(checkout.run_folder.glob("slurm-*"))
+
+
+def test_a_request_that_comes_before_there_is_a_run_folder_is_kept(checkout):
+    gandist = checkout.folder / "bin" / "gandist"
+    waits = 'echo "asked for the folder" >&2; while [[ ! -e go ]]; do sleep 0.05; done; set -eu'
+    gandist.write_text(gandist.read_text().replace("set -eu", waits))
+    job = checkout.train("--slow")
+    job.wait_for_line("asked for the folder")
+    job.signal_batch_shell("USR1")
+    (checkout.folder / "go").touch()
+    job.wait_for_line("told to stop before it got any further (images 0, time 1 since the last progress): back to the")
 
 
 def test_arguments_arrive_as_they_were_given_at_every_rank(checkout):
@@ -67,6 +78,16 @@ def test_arguments_arrive_as_they_were_given_at_every_rank(checkout):
     assert [(rank["world"], rank["node"]) for rank in ranks(checkout)] == [(2, "n1"), (2, "n1")]
     assert all(rank["arguments"] == ["--rounds", "1", *HOSTILE] for rank in ranks(checkout))
     assert not (checkout.folder / "owned").exists()
+
+
+def test_a_checkout_may_have_any_name(cluster, tmp_path):
+    folder = tmp_path / """-it's "a" $(touch owned) `touch owned` ünï"""
+    folder.mkdir()
+    cluster.wait_idle()
+    checkout = checkout_with_standins(folder, cluster)
+    checkout.train("--rounds", "1").wait_for("COMPLETED")
+    assert [rank["node"] for rank in ranks(checkout)] == ["n1", "n2"]
+    assert not list(tmp_path.rglob("owned"))
 
 
 def test_a_cancelled_job_saves_and_stays_cancelled(checkout):
