@@ -394,12 +394,14 @@ class Trainer:
 
     def _close_run(self, stop: StopRequest) -> int:
         outcome: Outcome = "done" if self.finished else "preempted"
-        if self.clock.images_seen != self.resumed_at:
+        moved = self.clock.images_seen != self.resumed_at
+        if moved:
             self._save(must=True)
-            self._sample()
-        if self.ranks.main:
+        if self.ranks.main:  # before anything that can wait: a job that is killed from here on has lost nothing
             remove_stale_request(self.folder)
             write_status(self.folder, outcome, self.clock.images_seen, reason=stop.reason)
+        if moved:
+            self._sample()
         self.tracker.close(outcome, self._farewell(outcome, stop.reason))
         return EXIT_DONE if outcome == "done" else EXIT_PREEMPTED
 
