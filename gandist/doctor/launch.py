@@ -112,7 +112,8 @@ def clock_findings(ranks: Ranks, clock: Callable[[], float] = time.time) -> list
 
 
 def _within(offsets: Sequence[ClockOffset]) -> str:
-    return f"all within {duration(max(abs(one.seconds) + one.uncertainty for one in offsets))}"
+    most = max(abs(one.seconds) + one.uncertainty for one in offsets)
+    return f"all within {duration(max(most, 1e-4))}"
 
 
 def bandwidth_findings(ranks: Ranks, measured: Sequence[Reduction]) -> list[Finding]:

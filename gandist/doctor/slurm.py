@@ -162,6 +162,6 @@ def notice_findings(job: Job) -> list[Finding]:
 def spread_findings(job: Job, place: Place) -> list[Finding]:
     """Look whether the ranks are spread over all nodes of the job."""
     if job.nodes > 1 and place.launched_world == 1 and "RANK" not in place.environ:
-        advice = "slurm/README.md shows how to run the doctor on all of them."
+        advice = "docs/doctor.md shows how to launch the doctor on all of them."
         return [note("nodes", f"looked at {place.host} only, one of {job.nodes}", advice)]
     return []

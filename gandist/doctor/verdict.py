@@ -21,6 +21,7 @@ MUCH_WAITING_SHARE = 0.2
 TIGHT_MEMORY_SHARE = 0.92
 TIGHT_DISK_SHARE = 0.8
 SPARE_NOTICE = 1.5  # disks are slower when many jobs save
+LITTLE_USE_SHARE = 0.5
 LONG_BLOCK_SHARE = 0.05
 
 
@@ -148,7 +149,7 @@ def disk_findings(figures: Figures, config: Config, free_bytes: float, present_b
     if settings.keep_every_kimg:
         kept += int(config.run.total_kimg / settings.keep_every_kimg)
     needed, room = kept * figures.checkpoint_bytes, free_bytes + present_bytes
-    fact = f"{count(kept, 'checkpoint')} at most, {size(needed)}, of {size(room)}"
+    fact = f"{count(kept, 'checkpoint')} at most, {size(needed)} of the {size(room)} that there are"
     measured = {"needed_bytes": float(needed), "room_bytes": room}
     if needed > room:
         advice = "Free some space, keep fewer (--checkpoint.keep, --checkpoint.keep_every_kimg), or another --run.root."
@@ -202,6 +203,9 @@ def _notice(notice_seconds: float, save: float) -> list[Finding]:
 
 def _attempts(need: Need, useful: float, limit: float, job: Job) -> list[Finding]:
     attempts = math.ceil(need.seconds / useful)
+    if attempts > 1 and useful < LITTLE_USE_SHARE * limit:
+        fact = f"only {duration(useful)} of each {duration(limit)} are training: {attempts} attempts"
+        return [warn("time limit", fact, "Ask for a longer --time, or a shorter --signal=B:USR1@SECONDS.")]
     if attempts == 1:
         return [ok("time limit", f"{duration(need.seconds)} fit into {duration(limit)}", attempts=1)]
     fact = f"{duration(need.seconds)} take {attempts} attempts of {duration(limit)}"

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from gandist.doctor.figures import count, duration, size
-from gandist.doctor.finding import Finding, examined, fail, note, ok, warn
+from gandist.doctor.finding import Finding, examined, fail, note, ok, softened, warn
 from gandist.doctor.page import WIDTH, Page
 from gandist.errors import DataError
 
@@ -47,6 +47,14 @@ def test_a_check_with_a_time_limit_returns_and_raises_as_without() -> None:
     assert examined("a", lambda: [ok("a", "fine")], seconds=30) == [ok("a", "fine")]
     (found,) = examined("a", lambda: [ok("a", str(1 // 0))], seconds=30)
     assert "ZeroDivisionError" in found.fact
+
+
+def test_a_fear_that_is_known_to_be_groundless_is_a_note() -> None:
+    feared = [fail("host name", "n1 is 127.0.0.1", "Correct it."), warn("ports", "few", "x")]
+    assert softened(feared, works=False) == feared
+    assert softened(feared, works=True) == [
+        note("host name", "n1 is 127.0.0.1; it works all the same", "Correct it."), warn("ports", "few", "x"),
+    ]  # fmt: skip
 
 
 def page_of(*findings: Finding) -> str:
