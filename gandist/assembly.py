@@ -123,6 +123,16 @@ def synchronises(config: Config, world: int) -> bool:
     return world > 1 and config.execution.sync_batch_norm
 
 
+def remarks(game: Game, world: int, share_images: int, synchronised: bool) -> list[str]:
+    """Return what a person should know of the networks that several ranks train."""
+    if world == 1 or synchronised or not game.couples_batch:
+        return []
+    return [
+        f"Batch normalisation sees the {share_images} images of one process at a time: unlike other layers, it makes "
+        "the number of processes part of the result. --execution.sync_batch_norm true would make it see all."
+    ]
+
+
 def _seat(
     module: nn.Module,
     adam: AdamConfig,

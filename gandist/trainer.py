@@ -15,7 +15,7 @@ import torch
 
 from gandist import faults
 from gandist.adversarial.round import STRATEGIES, Draws, Player, Real, Round
-from gandist.assembly import build_networks, open_accelerator, seat_players
+from gandist.assembly import build_networks, open_accelerator, remarks, seat_players, synchronises
 from gandist.config import AdamConfig, Config, dump, to_yaml
 from gandist.continuity import (
     Insistence,
@@ -92,12 +92,8 @@ class Trainer:
         self.game, self.average = seat_players(
             config, networks, self.accelerator, self.precision, self.images.class_counts
         )
-        if self.ranks.world > 1 and self.game.couples_batch and not config.execution.sync_batch_norm:
-            self.notes.append(
-                f"Batch normalisation sees the {self.share_images} images of one process at a time: unlike other "
-                "layers, it makes the number of processes part of the result. --execution.sync_batch_norm true "
-                "would make it see all."
-            )
+        self.norms_synced = synchronises(config, self.ranks.world)
+        self.notes += remarks(self.game, self.ranks.world, self.share_images, self.norms_synced)
         self.play = STRATEGIES[config.update.strategy]
         milestones = config.checkpoint.keep_every_kimg
         self.store = CheckpointStore(
@@ -168,9 +164,10 @@ class Trainer:
             self.clock.data_position = reals[-1].position + self.config.update.batch_images
             if played.generator_moved:
                 self.average.update(after, self.images_per_round)
-            self.ranks.average_statistics(
-                self.game.generator.module, self.game.discriminator.module, self.average.network
-            )
+            if not self.norms_synced:
+                self.ranks.average_statistics(
+                    self.game.generator.module, self.game.discriminator.module, self.average.network
+                )
             self.window.add(played.statistics, self.images_per_round)
             self._check_steps_are_taken()
             if log:
