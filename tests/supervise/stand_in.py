@@ -33,6 +33,7 @@ def main(folder: Path, plan: list[str]) -> int:
     if word == "stuck":
         forever()
     if word == "train":
+        (folder / "training").touch()
         while not (folder / "STOP").exists():
             time.sleep(0.01)
         (folder / "STOP").unlink()

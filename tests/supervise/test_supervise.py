@@ -85,9 +85,7 @@ def test_words_after_the_first_two_dashes_are_the_commands(tmp_path: Path, super
 @pytest.mark.parametrize("name", ["TERM", "INT", "USR1", "HUP"])
 def test_a_signal_becomes_the_file_stop(name: str, tmp_path: Path, supervise: Supervise) -> None:
     run = supervise(stand_in(tmp_path, "crash", "train"))
-    run.wait_until(
-        lambda: attempts(tmp_path) == 2 and '"running"' in (tmp_path / "status.json").read_text(), "training"
-    )
+    run.wait_until((tmp_path / "training").exists, "training")
     run.process.send_signal(getattr(signal, f"SIG{name}"))
     assert run.wait() == EXIT_PREEMPTED, run.said()
     assert f"signal SIG{name}: asked the run to save and stop" in run.said()
@@ -96,7 +94,7 @@ def test_a_signal_becomes_the_file_stop(name: str, tmp_path: Path, supervise: Su
 
 def test_a_file_stop_made_by_a_person_is_no_crash(tmp_path: Path, supervise: Supervise) -> None:
     run = supervise(stand_in(tmp_path, "train", "done"))
-    run.wait_until(lambda: (tmp_path / "status.json").exists(), "training")
+    run.wait_until((tmp_path / "training").exists, "training")
     (tmp_path / "STOP").touch()
     assert run.wait() == EXIT_PREEMPTED
     assert attempts(tmp_path) == 1
