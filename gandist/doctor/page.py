@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import textwrap
 from collections.abc import Sequence
 from typing import Any, TextIO
@@ -11,6 +12,7 @@ import gandist
 from gandist.doctor.finding import LEVELS, Finding, Level
 
 WIDTH = 120
+NARROWEST = 60
 _COLOURS: dict[Level, str] = {"ok": "32", "note": "36", "warn": "33", "FAIL": "1;31"}
 _CHECK_WIDTH = 18
 
@@ -31,6 +33,7 @@ class Page:
         self._stream, self._as_json = stream, as_json
         self._aside = aside if aside is not None and aside.isatty() else None
         self._colours = stream is not None and stream.isatty()
+        self._width = min(WIDTH, _columns(stream)) if self._colours and stream is not None else WIDTH
         self._busy = False
         self.sections: list[tuple[str, list[Finding]]] = []
 
@@ -64,7 +67,7 @@ class Page:
         if self._as_json:
             return
         lines = [] if goes_on else ["", heading]
-        self._print("\n".join([*lines, *(_lines(finding, self._colours) for finding in findings)]))
+        self._print("\n".join([*lines, *(_lines(finding, self._width, self._colours) for finding in findings)]))
 
     def busy(self, what: str) -> None:
         """Tell a person at a terminal what is being done; gone when the next findings are printed."""
@@ -109,7 +112,7 @@ class Page:
             self._stream = None
 
 
-def _lines(finding: Finding, colours: bool) -> str:
+def _lines(finding: Finding, width: int, colours: bool) -> str:
     """Return a finding as lines: level, check and fact in columns, what to do below them."""
     level = finding.level.ljust(4)
     if colours:
@@ -117,20 +120,29 @@ def _lines(finding: Finding, colours: bool) -> str:
     fact = f"[{finding.where}] {finding.fact}" if finding.where else finding.fact
     begin = f"  {level}  {finding.check.ljust(_CHECK_WIDTH)} "
     indent = " " * (2 + 4 + 2 + _CHECK_WIDTH + 1)
-    lines = _wrapped(fact, indent)
+    lines = _wrapped(fact, indent, width)
     if finding.advice:
-        arrow = _wrapped(finding.advice, indent + "   ")
+        arrow = _wrapped(finding.advice, indent + "   ", width)
         lines += [f"{indent}-> {arrow[0].lstrip()}", *arrow[1:]]
     return "\n".join([begin + lines[0].lstrip(), *lines[1:]])
 
 
-def _wrapped(text: str, indent: str) -> list[str]:
-    """Return text as lines of at most :data:`WIDTH` columns, its own line breaks kept; commands stay in one piece."""
+def _wrapped(text: str, indent: str, width: int) -> list[str]:
+    """Return text as lines of at most ``width`` columns, its own line breaks kept; commands stay in one piece."""
     return [
         line
         for part in text.splitlines() or [""]
         for line in textwrap.wrap(
-            part, WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+            part, width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
         )
         or [indent]
     ]
+
+
+def _columns(stream: TextIO) -> int:
+    """Return the width of a terminal; the usual one where it does not say, or is too narrow for columns."""
+    try:
+        columns = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):
+        return WIDTH
+    return columns if columns >= NARROWEST else WIDTH

@@ -54,7 +54,8 @@ class Rounds:
         trial = Trial(self.config, self.folder, self.ranks, self.seconds, self.allow_pipe)
         self.page.busy(f"playing {2 * HALF_ROUNDS} rounds from nothing")
         straight = trial.straight()
-        self._print("Rounds", [note("remark", remark) for remark in trial.plays[0].notes])
+        said = {finding.fact for finding in self.page.findings}
+        self._print("Rounds", [note("remark", remark) for remark in trial.plays[0].notes if remark not in said])
         if straight is None:
             fact = (
                 f"{2 * HALF_ROUNDS} rounds take longer than {duration(trial.first_limit)}: exact resume was not tried"

@@ -167,6 +167,7 @@ class Trial:
             shutil.rmtree(self.run_folder)
         self.ranks.barrier()
         if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # what earlier sessions held is not this one's
             torch.cuda.reset_peak_memory_stats()
         limit = WARM_UP_SECONDS / 4 + 2 * self.seconds
         play = self._play(rounds, log_rounds=rounds // WINDOWS, save_rounds=rounds // 2 + 1, limit=limit)

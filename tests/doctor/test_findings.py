@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import re
+import termios
 import threading
 
 import pytest
@@ -84,6 +87,20 @@ def test_long_lines_are_wrapped_below_their_own_beginning() -> None:
     assert len(lines) > 4
     assert all(len(line) <= WIDTH for line in lines)
     assert all(line.startswith(" " * 27) for line in lines[1:])
+
+
+def test_a_narrow_terminal_gets_narrow_lines_and_is_told_what_takes_so_long() -> None:
+    reading, writing = os.openpty()
+    termios.tcsetwinsize(writing, (24, 72))
+    with os.fdopen(writing, "w") as terminal:
+        page = Page(terminal, aside=terminal)
+        page.busy("thinking")
+        page.section("Disks", [warn("disk", "word " * 30, "Free some.")])
+        printed = os.read(reading, 4096).decode()
+    os.close(reading)
+    assert "... thinking" in printed
+    lines = [re.sub("\x1b\\[[0-9;]*[mK]", "", line) for line in printed.split("\r\n")]
+    assert 66 < max(len(line) for line in lines if "word" in line) <= 72
 
 
 @pytest.mark.parametrize(
