@@ -19,7 +19,7 @@ from gandist.runtime import checkpoint
 from gandist.runtime.checkpoint import CheckpointStore, Part
 
 KILLED = 9
-MOMENTS = {"os.rename", "os.mkdir", "os.remove", "os.rmdir"}
+MOMENTS = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.symlink"}
 
 
 class Fault:
@@ -92,37 +92,47 @@ def number_in(found: checkpoint.Checkpoint | None) -> int | None:
     return number
 
 
-def save(folder: Path, position: int, number: int) -> None:
-    CheckpointStore(folder, keep=1).save(position, parts(number), {"number": number})
+def save(folder: Path, position: int, number: int, best: int | None = None) -> None:
+    chosen = None if best is None else {"images_seen": best}
+    CheckpointStore(folder, keep=1).save(position, parts(number), {"number": number, "best": chosen})
 
 
-def interrupted(fault: Fault, base: Path, position: int, *, kill: bool) -> Iterator[dict[str, Any]]:
+def best_in(folder: Path) -> int | None:
+    """Return which checkpoint ``best`` beside the folder leads to, after checking it; None if there is no link."""
+    link = folder.parent / checkpoint.BEST
+    return checkpoint.open_checkpoint(link).images_seen if link.is_symlink() else None
+
+
+def interrupted(fault: Fault, base: Path, position: int, *, kill: bool, best: bool) -> Iterator[dict[str, Any]]:
     """Save number 2 at a position, interrupted at every operation in turn, until a save gets through."""
     operation, through = 0, False
     while not through:
         folder = base.with_name("work")
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(base, folder)
+        if best:
+            save(folder, 100, 1, best=100)
         fault.flushed |= {path.stat().st_ino for path in folder.rglob("*")}
         fault.arm(operation, kill=kill, folder=folder)
         said = ""
         if kill:
             child = os.fork()
             if child == 0:
-                save(folder, position, 2)
+                save(folder, position, 2, best=position if best else None)
                 os._exit(0)
             fault.disarm()
             through = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != KILLED
         else:
             try:
-                save(folder, position, 2)
+                save(folder, position, 2, best=position if best else None)
             except CheckpointError as error:
                 said = str(error)
             through = not fault.disarm()
         drafts = sorted(path.name for path in folder.glob(".*.part"))
         warnings: list[str] = []
         found = number_in(CheckpointStore(folder, keep=1).newest(warnings.append))
-        save(folder, 300, 3)
+        best_found = best_in(folder)
+        save(folder, 300, 3, best=300 if best else None)
         after = number_in(CheckpointStore(folder, keep=1).newest(warnings.append))
         yield {
             "operation": operation,
@@ -131,6 +141,8 @@ def interrupted(fault: Fault, base: Path, position: int, *, kill: bool) -> Itera
             "drafts": drafts,
             "warnings": warnings,
             "after": after,
+            "best": best_found,
+            "best_after": best_in(folder),
             "files": sorted(path.name for path in folder.iterdir()),
         }
         operation += 1
@@ -139,13 +151,16 @@ def interrupted(fault: Fault, base: Path, position: int, *, kill: bool) -> Itera
 def main(root: Path) -> None:
     fault = Fault()
     report = {}
-    for scenario, before, position in (("first", None, 200), ("next", 100, 200), ("again", 200, 200)):
+    scenarios = (("first", None, 200), ("next", 100, 200), ("again", 200, 200), ("best", 100, 200))
+    for scenario, before, position in scenarios:
         base = root / scenario / "base"
         base.mkdir(parents=True)
         if before is not None:
             save(base, before, 1)
         for way in ("killed", "no space"):
-            report[f"{scenario}, {way}"] = list(interrupted(fault, base, position, kill=way == "killed"))
+            report[f"{scenario}, {way}"] = list(
+                interrupted(fault, base, position, kill=way == "killed", best=scenario == "best")
+            )
     print(json.dumps(report))
 
 

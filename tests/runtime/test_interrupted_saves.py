@@ -16,7 +16,8 @@ from gandist.errors import CheckpointError
 from gandist.runtime.checkpoint import CheckpointStore, Part
 
 PROGRAM = Path(__file__).with_name("interrupted_saves.py")
-SCENARIOS = {"first": None, "next": 1, "again": 1}  # what was there before: nothing, one before, one of this position
+# What was there before: nothing, one before, one of this position, one before that was the best one.
+SCENARIOS = {"first": None, "next": 1, "again": 1, "best": 1}
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,15 @@ def test_the_next_save_finds_a_clean_folder(report: dict[str, Any], scenario: st
     for outcome in report[f"{scenario}, {way}"]:
         assert outcome["after"] == 3
         assert outcome["files"] == ["000000300", "latest"], outcome
+
+
+@pytest.mark.parametrize("way", ["killed", "no space"])
+def test_the_best_checkpoint_is_always_one_that_is_there(report: dict[str, Any], way: str) -> None:
+    outcomes = report[f"best, {way}"]
+    assert {outcome["best"] for outcome in outcomes} == {100, 200}, "the one before, until the new one is published"
+    for outcome in outcomes:
+        assert outcome["best"] == 100 or outcome["found"] == 2, outcome
+        assert outcome["best_after"] == 300
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
