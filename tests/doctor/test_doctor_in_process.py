@@ -15,6 +15,8 @@ from gandist.doctor import network, trial
 from gandist.doctor.finding import Finding, ok
 from gandist.doctor.page import Page
 from gandist.doctor.rounds import Rounds
+from gandist.errors import CheckpointError
+from gandist.runtime.checkpoint import CheckpointStore
 from gandist.runtime.distributed import Ranks
 
 
@@ -95,6 +97,35 @@ def test_rounds_are_played_measured_and_exact(tmp_path: Path) -> None:
 def test_a_trainer_that_forgets_its_optimizers_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(continuity, "load_optimizer", lambda *_: None)
     assert played(tmp_path)["exact resume"][0] == "FAIL"
+
+
+def test_a_checkpoint_that_was_not_saved_fails_though_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, measuring = CheckpointStore.save, False
+
+    def full_for_once(store: CheckpointStore, images_seen: int, *rest: Any) -> Path:
+        nonlocal measuring
+        first_of_its_session = not store.names()
+        if measuring and first_of_its_session:
+            measuring = False
+            raise CheckpointError("the disk is full: free some space.")
+        measuring = measuring or images_seen == 8 * 16  # the end of the first two sessions
+        return real(store, images_seen, *rest)
+
+    monkeypatch.setattr(CheckpointStore, "save", full_for_once)
+    level, fact = played(tmp_path)["checkpoint"]
+    assert (level, "the disk is full" in fact) == ("FAIL", True)
+
+
+def test_a_trainer_that_refuses_is_quoted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coupled = {"model": {"arch": "dcgan"}, "data": {"resolution": 16}, "execution": {"micro_images": 4}}
+    recipe = write_recipe(tmp_path, **coupled)
+    assert main(["doctor", str(recipe), "--seconds", "0.2"]) == 1
+    printed = capsys.readouterr().out
+    assert "FAIL  rounds" in printed
+    assert "execution.micro_images: 4 would cut" in printed
+    assert list(tmp_path.iterdir()) == [recipe]
 
 
 def test_a_recipe_too_slow_to_try_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,7 +157,7 @@ def test_a_limit_of_which_little_is_training_is_warned_of() -> None:
     assert limits(HOUR / 8, job) == [("notice", "ok"), ("time limit", "ok")], "it fits all the same"
 
 
-@pytest.mark.parametrize(("notice", "level"), [(1.0, "FAIL"), (3.0, "warn"), (60.0, "ok")])
+@pytest.mark.parametrize(("notice", "level"), [(1.0, "FAIL"), (2.0, "FAIL"), (3.0, "warn"), (3.2, "ok")])
 def test_a_save_must_fit_into_the_notice(notice: float, level: str) -> None:
     assert limits(HOUR / 2, Job("7", 1, limit_seconds=HOUR, notice_seconds=notice))[0] == ("notice", level)
 
