@@ -63,7 +63,7 @@ class Rounds:
             self._print("Rounds", [warn("rounds", fact, f"gandist doctor ... --seconds {10 * self.seconds:g}")])
             self._after(trial.figures(trial.plays[0]), [])
             return
-        exact = self._exactness(trial, straight[1])
+        exact = self._exactness(trial, straight)
         self.page.busy(f"measuring rounds for {duration(self.seconds)}")
         self._after(trial.measured(), exact)
 
@@ -102,7 +102,7 @@ class Rounds:
     def _free_bytes(self) -> float:
         """Return the space that there will be once the trial's own files are gone."""
         status = os.statvfs(self.folder)
-        return float(status.f_bavail * status.f_frsize + present_bytes(self.folder / "trial"))
+        return float(status.f_bavail * status.f_frsize) + sum(map(present_bytes, self.folder.iterdir()))
 
     def _print(self, heading: str, findings: Sequence[Finding]) -> None:
         if self.ranks.main:

@@ -36,7 +36,6 @@ HALF_ROUNDS = 4
 WINDOWS = 5  # of the measured rounds; the first one, in which everything warms up, does not count
 WARM_UP_SECONDS = 60.0  # for compilers and caches, before the first rounds are called too slow
 PATIENCE_SECONDS = 240.0  # for a rank that gets no further
-NAME = "trial"
 
 
 @dataclass(frozen=True)
@@ -107,6 +106,8 @@ class Trial:
         ranks: that take part.
         seconds: for each of the sessions.
         allow_pipe: whether a recipe's ``pipe:`` may be run.
+        run_name: of the sessions' folder.
+        plays: the sessions so far.
 
     """
 
@@ -115,6 +116,7 @@ class Trial:
     ranks: Ranks
     seconds: float
     allow_pipe: bool = False
+    run_name: str = "exactness"
     plays: list[Play] = field(default_factory=list)
 
     @property
@@ -125,7 +127,7 @@ class Trial:
     @property
     def run_folder(self) -> Path:
         """Return the folder of the trial's run."""
-        return self.folder / NAME
+        return self.folder / self.run_name
 
     @property
     def first_limit(self) -> float:
@@ -134,28 +136,31 @@ class Trial:
 
     # --- exactness -----------------------------------------------------------------------------------------------
 
-    def straight(self) -> tuple[str, dict[str, str]] | None:
-        """Play ``2 k`` rounds; return the last checkpoint's name and digests, None if there was no time for them."""
-        return None if self._play_halves().stopped else self._newest()
+    def straight(self) -> dict[str, str] | None:
+        """Play ``2 k`` rounds; return the digests of their end, None if there was no time for them."""
+        return None if self._play_halves().stopped else self._digests()
 
     def resumed(self) -> dict[str, str] | None:
         """Play the second half again, from the checkpoint at its beginning; return the digests of the end."""
         if self.ranks.main:
-            shutil.rmtree(self.run_folder / "checkpoints" / self._newest()[0])
+            shutil.rmtree(self._newest())
         self.ranks.barrier()
-        return None if self._play_halves().stopped else self._newest()[1]
+        return None if self._play_halves().stopped else self._digests()
 
     def _play_halves(self) -> Play:
         return self._play(2 * HALF_ROUNDS, log_rounds=1, save_rounds=HALF_ROUNDS, limit=self.first_limit)
 
-    def _newest(self) -> tuple[str, dict[str, str]]:
-        """Return the name of rank 0's newest checkpoint, and the digests of its tensors; nothing on other ranks."""
+    def _newest(self) -> Path:
+        """Return the folder of the newest checkpoint."""
+        found = [entry for entry in (self.run_folder / "checkpoints").iterdir() if entry.name.isdigit()]
+        return max(found, key=lambda entry: int(entry.name))
+
+    def _digests(self) -> dict[str, str]:
+        """Return the digests of the newest checkpoint's tensors on rank 0; nothing on the others."""
         if not self.ranks.main:
-            return "", {}
-        names = [entry.name for entry in (self.run_folder / "checkpoints").iterdir() if entry.name.isdigit()]
-        newest = max(names, key=int)
-        files = json.loads((self.run_folder / "checkpoints" / newest / "manifest.json").read_text())["files"]
-        return newest, {name: entry["sha256"] for name, entry in files.items() if name.endswith(".safetensors")}
+            return {}
+        files = json.loads((self._newest() / "manifest.json").read_text(encoding="utf-8"))["files"]
+        return {name: entry["sha256"] for name, entry in files.items() if name.endswith(".safetensors")}
 
     # --- speed ---------------------------------------------------------------------------------------------------
 
@@ -165,7 +170,7 @@ class Trial:
         rounds = WINDOWS * max(1, round(self.seconds / WINDOWS / estimate))
         if self.ranks.main:
             shutil.rmtree(self.run_folder)
-        self.ranks.barrier()
+        self.run_name = "speed"  # a folder that no machine has in its cache
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # what earlier sessions held is not this one's
             torch.cuda.reset_peak_memory_stats()
@@ -185,8 +190,6 @@ class Trial:
             return None
         warm = rows[1:] or rows
         speed = len(warm) / sum(1 / row["speed/images_per_second"] for row in warm)
-        newest, _ = self._newest()
-        files = (self.run_folder / "checkpoints" / newest).iterdir()
         return Figures(
             rounds=round(rows[-1]["images_seen"] / self.images_per_round),
             seconds_per_round=self.images_per_round / speed,
@@ -194,7 +197,7 @@ class Trial:
             data_wait_share=sum(row["speed/data_wait_share"] for row in warm) / len(warm),
             bad_images=int(rows[-1].get("data/bad_images", 0)),
             skipped_steps=sum(int(rows[-1].get(f"fault/skipped_{letter}", 0)) for letter in "dg"),
-            checkpoint_bytes=sum(file.stat().st_size for file in files),
+            checkpoint_bytes=sum(file.stat().st_size for file in self._newest().iterdir()),
             peak_bytes=used,
             memory_bytes=there,
             problems=self._problems(),
@@ -240,7 +243,7 @@ class Trial:
         """Return the recipe as a run of so many rounds that is logged and saved so often, here and nowhere else."""
         kimg = self.images_per_round / 1000
         changes = {
-            "run": {"name": NAME, "root": str(self.folder), "total_kimg": rounds * kimg},
+            "run": {"name": self.run_name, "root": str(self.folder), "total_kimg": rounds * kimg},
             "samples": {"every_kimg": 2 * rounds * kimg, "rows": 1, "columns": 1},
             "checkpoint": {"every_kimg": save_rounds * kimg, "keep": 2, "keep_every_kimg": None, "best_metric": None},
             "tracking": {"every_kimg": log_rounds * kimg, "tensorboard": False, "wandb": {"mode": "disabled"}},

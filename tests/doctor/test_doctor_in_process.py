@@ -91,7 +91,7 @@ def test_rounds_are_played_measured_and_exact(tmp_path: Path) -> None:
     assert found["checkpoint"][0] == "ok"
     assert "images/s in fp32" in found["speed"][1]
     assert found["time"][1].endswith("for 64 kimg")
-    assert [entry.name for entry in tmp_path.iterdir()] == ["trial"], "nothing of the real run"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["speed"], "nothing of the real run"
 
 
 def test_a_trainer_that_forgets_its_optimizers_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +139,7 @@ def test_a_recipe_too_slow_to_try_is_told_with_what_to_do(tmp_path: Path, monkey
 def test_a_copy_is_the_recipe_but_for_when_and_where(tmp_path: Path) -> None:
     config = parse(merge(TINY, {"tracking": {"wandb": {"mode": "online"}}, "update": {"d_steps": 2}}), "tests")
     copy = trial.Trial(config, tmp_path, Ranks(0, 1, None), seconds=1).copied(10, log_rounds=2, save_rounds=6)
-    assert copy.folder == tmp_path / "trial"
+    assert copy.folder == tmp_path / "exactness"
     assert (copy.run.total_kimg, copy.tracking.every_kimg, copy.checkpoint.every_kimg) == (0.32, 0.064, 0.192)
     assert copy.tracking.wandb.mode == "disabled"
     for part in ("data", "model", "loss", "regularizer", "update", "optimizer", "ema"):

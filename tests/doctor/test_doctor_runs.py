@@ -66,7 +66,7 @@ def test_ranks_with_different_recipes_are_told_so_and_do_not_play(tmp_path: Path
 def test_an_interrupted_doctor_leaves_nothing(tmp_path: Path, number: signal.Signals, playing: bool) -> None:
     recipe = write_recipe(tmp_path)
     doctor = start(recipe, "--seconds", "200")
-    pattern = ".gandist-doctor-*/trial/metrics.jsonl" if playing else ".gandist-doctor-*/owner"
+    pattern = ".gandist-doctor-*/exactness/metrics.jsonl" if playing else ".gandist-doctor-*/owner"
     await_that(lambda: list((tmp_path / "runs").glob(pattern)), "the doctor's folder", doctor)
     doctor.send_signal(number)
     printed, errors = doctor.communicate(timeout=240)
