@@ -143,20 +143,32 @@ class Cluster:
 
     def kill_node(self, node: str) -> None:
         """Kill the daemon of a node and every process of every job on it, as when its power fails."""
-        self._daemons.pop(node).kill()
+        daemon = self._daemons.pop(node)
+        daemon.kill()
+        daemon.wait()
         while doomed := self._processes_on(node):
             for pid in doomed:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
+    def repair(self) -> None:
+        """Start the daemons of nodes that were killed."""
+        for node in self.nodes:
+            if node not in self._daemons:
+                self.start_node(node)
+
     def _processes_on(self, node: str) -> list[int]:
+        """Return the processes of jobs on a node, after those of Slurm that watch over them and would tell."""
         marks = {f"SLURM_CONF={self.conf}".encode(), f"SLURMD_NODENAME={node}".encode()}
-        found = []
+        tasks, watchers = [], set()
         for folder in Path("/proc").iterdir():
             with suppress(OSError):  # it has ended, or is another user's
                 if folder.name.isdigit() and marks <= set((folder / "environ").read_bytes().split(b"\0")):
-                    found.append(int(folder.name))
-        return found
+                    tasks.append(int(folder.name))
+                    parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+                    if Path("/proc", parent, "comm").read_text().startswith("slurmstepd"):
+                        watchers.add(int(parent))
+        return [*watchers, *tasks]
 
     def _spawn(self, program: str, *arguments: str, name: str = "") -> None:
         path = shutil.which(program, path=SEARCH_PATH)
@@ -327,7 +339,7 @@ TCPTimeout=2
 SlurmdTimeout=10
 UnkillableStepTimeout=15
 BatchStartTimeout=10
-MinJobAge=300
+MinJobAge=7200
 ReturnToService=2
 JobRequeue=1
 PreemptType=preempt/partition_prio

@@ -43,6 +43,7 @@ def real(cluster: Cluster, tmp_path: Path) -> Iterator[Checkout]:
     """A checkout with gandist itself."""
     cluster.wait_idle()
     yield checkout_with_gandist(tmp_path, cluster)
+    cluster.repair()
     cluster.end_jobs()
 
 

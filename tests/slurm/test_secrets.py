@@ -11,7 +11,7 @@ from real_runs import SECRETS
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 KINDS = (
     "generator.safetensors", "state.json", "manifest.json", "latest", "config.yaml", "events.log", "metrics.jsonl",
-    "status.json", "lease.json", "wandb_run_id", ".wandb", "wandb-metadata.json", ".png",
+    "status.json", "lease.json", "wandb_run_id", ".wandb", "debug.log", ".png",
 )  # fmt: skip
 
 
