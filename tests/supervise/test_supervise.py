@@ -147,6 +147,15 @@ def test_what_a_killed_launcher_leaves_behind_is_ended_before_the_next_start(
     assert "the run ended by signal 9" in run.said()
 
 
+def test_a_run_outlives_its_supervisor_and_can_be_stopped_by_hand(tmp_path: Path, supervise: Supervise) -> None:
+    run = supervise(stand_in(tmp_path, "train"))
+    run.wait_until((tmp_path / "training").exists, "training")
+    run.process.kill()
+    run.wait()
+    (tmp_path / "STOP").touch()
+    run.wait_until(lambda: '"preempted"' in (tmp_path / "status.json").read_text(), "the save", supervised=False)
+
+
 # --- pure parts ---------------------------------------------------------------------------------------------------
 
 
