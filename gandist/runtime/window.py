@@ -11,7 +11,11 @@ from torch import Tensor
 
 
 class Window:
-    """Sums of statistics and of time over the rounds since it was made."""
+    """Sums of statistics and of time over the rounds since it was made.
+
+    The sums have double precision, in which adding a few thousand single-precision numbers is exact. So it does not
+    matter to the last digit in which order rounds and ranks are added, nor whether a checkpoint lies between them.
+    """
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -31,7 +35,7 @@ class Window:
         """Add the statistics of a round of ``images`` real images over all ranks."""
         self._images += images
         for name, value in statistics.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._sums[name] = self._sums[name] + value if name in self._sums else value.double()
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def means(self, over_ranks: Callable[[Tensor], Tensor]) -> dict[str, float]:
@@ -49,7 +53,7 @@ class Window:
     def restore(self, state: Mapping[str, tuple[float, int]], device: torch.device) -> None:
         """Continue from what a checkpoint kept."""
         for name, (total, count) in state.items():
-            self._sums[name] = torch.tensor(total, dtype=torch.float32, device=device)
+            self._sums[name] = torch.tensor(total, dtype=torch.float64, device=device)
             self._counts[name] = count
 
     def speed(self) -> dict[str, float]:
