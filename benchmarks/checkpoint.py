@@ -59,8 +59,8 @@ def main() -> int:
     table = Table(
         "Milliseconds for one save",
         f"DCGAN at 64 px, {BATCH_IMAGES} images a round. Medians over {repeats} saves, in turn with torch.save. "
-        "Blocked: what training waits for in all. Whole: until the checkpoint is hashed, on the disk and published. Share: "
-        "blocked of torch.save. Round: a round that nothing was saved in, for comparison.",
+        "Blocked: what training waits for in all. Whole: until the checkpoint is hashed, on the disk and published. "
+        "Share: blocked of torch.save. Round: a round that nothing was saved in, for comparison.",
         ("channels", "state, MiB", "bytes on disk", "torch.save", "blocked", "share", "whole", "round"),
         rows,
     )
