@@ -1,4 +1,4 @@
-"""Makes the helpers of this folder importable, and lets each test choose its precision."""
+"""Makes the helpers of this folder importable, and their fixture known."""
 
 import sys
 from collections.abc import Iterator
@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+from doctor_runs import start  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from gandist.config import dump, merge, parse
 
@@ -44,17 +46,28 @@ def environment(rank: int = 0, world: int = 1, port: int = 0) -> dict[str, str]:
     return env
 
 
-def start(
-    *words: str | Path, env: dict[str, str] | None = None, program: Sequence[str | Path] = ("-m", "gandist")
-) -> Any:
-    """Start a doctor as a process."""
-    return subprocess.Popen(
-        [sys.executable, *program, "doctor", *words],
-        env=env or environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start doctors as processes; whatever is left of them is killed at the end."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(
+        *words: str | Path, env: dict[str, str] | None = None, program: Sequence[str | Path] = ("-m", "gandist")
+    ) -> subprocess.Popen[str]:
+        command = [sys.executable, *program, "doctor", *words]
+        process = subprocess.Popen(
+            command, env=env or environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 def free_port() -> int:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from doctor_runs import ROOT, await_that, environment, facts, free_port, snapshot, start, write_recipe
+from doctor_runs import ROOT, Start, await_that, environment, facts, free_port, snapshot, write_recipe
 
 pytestmark = pytest.mark.long
 
@@ -15,7 +15,7 @@ TRIED = ["data", "batch", "run", "speed", "time", "images", "memory", "checkpoin
 TOGETHER = ["ranks", "same everywhere", "clocks", "all-reduce", "shared folder", "replacing a file", "gradients"]
 
 
-def test_one_process_tries_a_recipe_and_leaves_the_real_run_as_it_is(tmp_path: Path) -> None:
+def test_one_process_tries_a_recipe_and_leaves_the_real_run_as_it_is(tmp_path: Path, start: Start) -> None:
     recipe = write_recipe(tmp_path)
     train = [sys.executable, "-m", "gandist", "train", recipe, "--run.total_kimg", "0.64"]
     subprocess.run(train, env=environment(), check=True, capture_output=True, timeout=240)
@@ -49,7 +49,7 @@ def test_two_ranks_of_accelerate_try_a_recipe_together(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_ranks_with_different_recipes_are_told_so_and_do_not_play(tmp_path: Path) -> None:
+def test_ranks_with_different_recipes_are_told_so_and_do_not_play(tmp_path: Path, start: Start) -> None:
     recipe, port = write_recipe(tmp_path), free_port()
     doctors = [start(recipe, "--json", "--run.seed", str(rank), env=environment(rank, 2, port)) for rank in range(2)]
     (printed, errors), (silence, _) = (doctor.communicate(timeout=280) for doctor in doctors)
@@ -63,7 +63,9 @@ def test_ranks_with_different_recipes_are_told_so_and_do_not_play(tmp_path: Path
 @pytest.mark.parametrize(
     ("number", "playing"), [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False)]
 )
-def test_an_interrupted_doctor_leaves_nothing(tmp_path: Path, number: signal.Signals, playing: bool) -> None:
+def test_an_interrupted_doctor_leaves_nothing(
+    tmp_path: Path, start: Start, number: signal.Signals, playing: bool
+) -> None:
     recipe = write_recipe(tmp_path)
     doctor = start(recipe, "--seconds", "200")
     pattern = ".gandist-doctor-*/exactness/metrics.jsonl" if playing else ".gandist-doctor-*/owner"
@@ -74,7 +76,7 @@ def test_an_interrupted_doctor_leaves_nothing(tmp_path: Path, number: signal.Sig
     assert sorted(tmp_path.iterdir()) == [recipe]
 
 
-def test_a_doctor_that_is_killed_is_cleared_up_by_the_next(tmp_path: Path) -> None:
+def test_a_doctor_that_is_killed_is_cleared_up_by_the_next(tmp_path: Path, start: Start) -> None:
     recipe = write_recipe(tmp_path)
     doctor = start(recipe, "--seconds", "200")
     await_that(lambda: list((tmp_path / "runs").glob(".gandist-doctor-*/owner")), "the doctor's folder", doctor)
@@ -87,7 +89,7 @@ def test_a_doctor_that_is_killed_is_cleared_up_by_the_next(tmp_path: Path) -> No
     assert list((tmp_path / "runs").iterdir()) == [], "a root that was there stays"
 
 
-def test_a_rank_that_breaks_is_named_and_ends_the_others(tmp_path: Path) -> None:
+def test_a_rank_that_breaks_is_named_and_ends_the_others(tmp_path: Path, start: Start) -> None:
     recipe, port = write_recipe(tmp_path), free_port()
     program = Path(__file__).with_name("doctor_with_fault.py")
     doctors = [start(recipe, "--json", env=environment(rank, 2, port), program=[program]) for rank in range(2)]
