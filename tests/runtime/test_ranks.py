@@ -156,6 +156,10 @@ def test_running_statistics_become_their_mean_and_nothing_else_changes(seen: lis
             assert one[name]["1.0.num_batches_tracked"] == value + rank
 
 
+def test_a_rank_does_not_wait_for_ever(seen: list[dict[str, Any]]) -> None:
+    assert "1500ms" in seen[0]["waited in vain"], "half as long again as the watchdog"
+
+
 def test_missing_ranks_are_an_error_on_every_rank(seen: list[dict[str, Any]]) -> None:
     for one in seen:
         assert f"{LAUNCHED_WORLD}=4 ranks were launched, but this process is one of 2" in one["error"]

@@ -69,6 +69,13 @@ def main(rank: int, store: str) -> None:
     seen["first"], seen["second"] = statistics(first), statistics(second)
     ranks.average_statistics(nn.Linear(2, 2))
     ranks.barrier()
+    impatient = Ranks.join(rank, 2, timeout_seconds=1)
+    if rank == 0:
+        try:
+            impatient.any(False)  # the other rank does not answer
+        except RuntimeError as error:
+            seen["waited in vain"] = str(error)
+    ranks.barrier()
     os.environ[LAUNCHED_WORLD] = "4"
     try:
         Ranks.join(rank, 2)
