@@ -288,10 +288,7 @@ class Trainer:
         if not self.told_of_notice and (advice := machine.short_notice(seconds)):
             self.told_of_notice = True
             self.tracker.event(advice)
-        return {
-            "speed/checkpoint_seconds": seconds,
-            "speed/checkpoint_blocked_seconds": self.saver.blocked_seconds,
-        }
+        return {"speed/checkpoint_seconds": seconds, "speed/checkpoint_blocked_seconds": self.saver.blocked_seconds}
 
     def _faults(self) -> dict[str, float]:
         """Tell what all ranks have to say of their data; return their counts since they started, where not zero."""
@@ -316,8 +313,11 @@ class Trainer:
             self.config.run.seed,
         )
         path = self.folder / "samples" / f"{self.clock.images_seen // 1000:08d}kimg.png"
-        save_grid(draw(self.average.network, z, c), settings.columns, path)
-        self.tracker.picture(self.clock.images_seen, "samples/ema", path)
+        try:
+            save_grid(draw(self.average.network, z, c), settings.columns, path)
+            self.tracker.picture(self.clock.images_seen, "samples/ema", path)
+        except OSError as error:  # a picture is not worth a run
+            self.tracker.event(f"NOT DRAWN: {path}: {error.strerror}. The run goes on.")
 
     def _save(self, must: bool) -> None:
         """Begin a checkpoint, which is written in the background; one that ``must`` succeed is waited for.

@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -28,7 +29,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gandist.errors import CheckpointError, RunError
@@ -37,6 +38,9 @@ from gandist.runtime.files import digest, flush_file, flush_folder, write_json, 
 FORMAT = "gandist-checkpoint"
 VERSION = 1
 BEST = "best"
+
+_FILE_NAME = re.compile(r"[a-z0-9_]{1,100}\.(safetensors|json)")
+_LONGEST_JSON_BYTES = 64 << 20
 VISIBLE_SECONDS = 30.0
 """How long a shared file system may take to show on one node what another has written."""
 
@@ -71,7 +75,7 @@ class Checkpoint:
 
     def tensors(self, part: str) -> dict[str, Tensor]:
         """Return the tensors of one part, on the CPU."""
-        return load_file(self.folder / f"{part}.safetensors")
+        return read_weights(self.folder / f"{part}.safetensors")[0]
 
 
 class CheckpointStore:
@@ -177,6 +181,13 @@ class CheckpointStore:
         flush_folder(self.folder)
         write_text(self.folder / "latest", target.name + "\n")
 
+    def _say_latest(self, name: str) -> None:
+        """Put ``latest`` right where an interrupted save left it behind, or the one it names is damaged."""
+        latest, text = self.folder / "latest", name + "\n"
+        with suppress(OSError):  # it is for people and scripts; the next save writes it again
+            if not latest.is_file() or latest.read_bytes() != text.encode():
+                write_text(latest, text)
+
     def _prune(self, images_seen: int, best: str | None) -> None:
         # Checkpoints ahead of this position were passed over as damaged: they must not push out a whole one.
         reached = [name for name in self.names() if int(name) <= images_seen]
@@ -199,6 +210,8 @@ class CheckpointStore:
 
     def sweep(self) -> None:
         """Remove what interrupted saves left behind; a replaced checkpoint whose successor never came is put back."""
+        for link in self.folder.parent.glob(f".{BEST}.*.part"):
+            link.unlink(missing_ok=True)
         for leftover in self.folder.glob(".*.part"):
             name = leftover.name.split(".")[1]
             if leftover.name.endswith(".replaced.part") and not (self.folder / name).exists():
@@ -237,9 +250,12 @@ class CheckpointStore:
         names = self.names()
         for name in reversed(names):
             try:
-                return open_checkpoint(self.folder / name)
+                found = open_checkpoint(self.folder / name)
             except CheckpointError as error:
                 warn(f"{error} Falling back to the checkpoint before it.")
+            else:
+                self._say_latest(name)
+                return found
         if names:
             raise CheckpointError(
                 f"{self.folder}: none of the {len(names)} checkpoint(s) is whole. Move the folder away to start anew."
@@ -260,8 +276,10 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     if not known or not isinstance(files, dict) or "state.json" not in files:
         raise CheckpointError(f"{folder}/manifest.json: not a checkpoint of this version of gandist.")
     for name, recorded in files.items():
+        if not _FILE_NAME.fullmatch(name):
+            raise CheckpointError(f"{folder}/manifest.json: {name[:100]!a} is no file of a checkpoint: damaged.")
         path = folder / name
-        if Path(name).name != name or not path.is_file():
+        if not path.is_file():
             raise CheckpointError(f"{path}: missing.")
         if not isinstance(recorded, dict) or not {"bytes", "sha256"} <= recorded.keys():
             raise CheckpointError(f"{folder}/manifest.json: says nothing of {name}: damaged.")
@@ -287,11 +305,13 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():  # absent, or a pipe or a device, whose reading may never end
+        raise CheckpointError(f"{path}: missing.")
     try:
+        if (size := path.stat().st_size) > _LONGEST_JSON_BYTES:
+            raise ValueError(f"{size} bytes long")
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: missing.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}): damaged.") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not a JSON object: damaged.")

@@ -132,6 +132,7 @@ def case(root: Path, name: str) -> dict[str, Any]:
         **found,
         "again": again,
         "said_again": said_again,
+        "latest": (config.folder / "checkpoints" / "latest").read_text().strip(),
         "digests": weights(config.folder),
         "rows": metrics(config.folder),
     }

@@ -1,6 +1,7 @@
 """Every region of a real checkpoint, flipped or cut: it is found, and the one before is used, on all ranks."""
 
 import json
+import os
 import random
 import secrets
 import shutil
@@ -110,12 +111,18 @@ def test_a_cut_is_found_in_every_region(victim: Victim, name: str, samples: int)
 
 
 @pytest.mark.parametrize("content", [b"", b"000000240\n", b"000009999\n", b"\xff\xfe../..", bytes(100_000)])
-def test_what_latest_says_is_never_believed(victim: Victim, content: bytes) -> None:
+def test_what_latest_says_is_never_believed_and_put_right(victim: Victim, content: bytes) -> None:
     """It is there for people and scripts; the trainer looks at the checkpoints themselves."""
-    (victim.folder / "latest").write_bytes(content)
+    latest = victim.folder / "latest"
+    latest.write_bytes(content)
     assert victim.found() == (int(NEWEST), [])
-    (victim.folder / "latest").unlink()
+    assert latest.read_text() == f"{NEWEST}\n"
+    latest.unlink()
     assert victim.found() == (int(NEWEST), [])
+    assert latest.read_text() == f"{NEWEST}\n"
+    (victim.newest / "state.json").unlink()
+    victim.falls_back()
+    assert latest.read_text() == f"{OLDER}\n"
 
 
 # --- other ways to be wrong ---------------------------------------------------------------------------------------
@@ -162,6 +169,11 @@ def lists(name: str, entry: object) -> Callable[[Path], None]:
     return change
 
 
+def pipe(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+    os.mkfifo(folder / "manifest.json")
+
+
 WAYS: dict[str, Callable[[Path], None]] = {
     "two files swapped": swap,
     "a file of the one before": from_the_one_before("generator.safetensors"),
@@ -177,6 +189,11 @@ WAYS: dict[str, Callable[[Path], None]] = {
     "a link to another file": link("generator.safetensors"),
     "a link to a device without end": link("/dev/zero"),
     "a file not to be read": lambda folder: lists("secret", {"bytes": 0, "sha256": ""})(folder),
+    "JSON nested too deep": says("[" * 200_000),
+    "a name too long": lists("x" * 5000, {"bytes": 1, "sha256": ""}),
+    "a name that is no text": lists("\ud800", {"bytes": 1, "sha256": ""}),
+    "a manifest that is a pipe": pipe,
+    "a manifest of a gigabyte": lambda folder: os.truncate(folder / "manifest.json", 1 << 30),  # no byte on the disk
     "a name with a zero": lists("a\0b", {"bytes": 1, "sha256": ""}),
     "a number without end": says('{"format": ' + "9" * 100_000 + "}"),
     "a length that is no number": lists("state.json", {"bytes": "many", "sha256": None}),

@@ -60,6 +60,14 @@ def test_only_a_checkpoint_that_is_missing_costs_more_than_a_word(report: dict[s
     newest = {name: report[name]["newest"] for name in ("last status", "last picture", "events", "latest")}
     assert newest == dict.fromkeys(newest, 320)
     assert report["second checkpoint"]["newest"] == 80
+    codes = {name: report[name]["code"] for name in ("last status", "first picture", "last picture", "events")}
+    assert codes == dict.fromkeys(codes, EXIT_DONE)
+    assert "NOT DRAWN" in report["first picture"]["said"]
+
+
+@pytest.mark.long
+def test_latest_is_put_right_once_there_is_room(report: dict[str, Any]) -> None:
+    assert report["latest"]["latest"] == "000000320"
 
 
 # --- a real file system that fills up ----------------------------------------------------------------------------

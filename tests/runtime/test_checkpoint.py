@@ -370,6 +370,14 @@ def test_leftovers_are_swept_and_a_replaced_checkpoint_is_put_back(tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000000100", "000000200", "latest"]
 
 
+def test_a_link_that_was_never_put_in_place_is_swept(tmp_path: Path, parts: Make) -> None:
+    store = CheckpointStore(tmp_path / "checkpoints", keep=1)
+    store.save(100, parts(1), {"best": {"images_seen": 100}})
+    (tmp_path / ".best.123.part").symlink_to("checkpoints/000000100")
+    store.sweep()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "checkpoints"]
+
+
 def test_a_save_sweeps_up_after_one_that_failed(tmp_path: Path, parts: Make) -> None:
     """Within one session nobody looks for the newest checkpoint in between."""
     store = CheckpointStore(tmp_path, keep=3)
