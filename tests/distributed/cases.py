@@ -64,7 +64,8 @@ CASES = [
     Case("few:plain, noise of another rank", R1, mistake="noise"),
     Case("few:plain, gradients not reduced", R1, mistake="reduction"),
     Case("few:clipped", {**CLIPPED, **R1}),
-    Case("few:scaled", R1, scalers=True),
+    Case("few:plain and scaled", R1, scalers=True),
+    Case("few:clipped and scaled", {**CLIPPED, **R1}, scalers=True),
     Case("few:overflow in generator", R1, scalers=True, overflow="generator"),
     Case("few:overflow in discriminator", R1, scalers=True, overflow="discriminator"),
     *(

@@ -44,8 +44,13 @@ def test_clipping_is_that_of_the_whole_batch(played: Look) -> None:
     assert played("few:plain", 1).detour(one)["optimizer_g"] > 0.1, "it clips"
 
 
-def test_loss_scaling_changes_nothing(played: Look) -> None:
-    assert max(played("few:plain", 1).distances(played("few:scaled", 2)).values()) < 1e-5
+@pytest.mark.parametrize("name", ["plain", "clipped"])
+def test_loss_scaling_changes_nothing(played: Look, name: str) -> None:
+    """Gradients are scaled back before they are measured and clipped."""
+    one, two = played(f"few:{name}", 1), played(f"few:{name} and scaled", 2)
+    assert max(one.distances(two).values()) < 1e-5
+    for got, expected in zip(two.notes[0]["norms"], one.notes[0]["norms"], strict=True):
+        assert got == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("victim", ["discriminator", "generator"])
