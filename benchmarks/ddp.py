@@ -1,6 +1,6 @@
 """Measure what two processes cost against one: bytes, time, and how much of a reduction is hidden.
 
-    .venv/bin/python benchmarks/ddp.py            # about 3 minutes on 2 cores
+    .venv/bin/python benchmarks/ddp.py            # some minutes on 2 cores
     .venv/bin/python benchmarks/ddp.py --write    # ... and keep the tables in benchmarks/results/ddp-cpu.md
     .venv/bin/python benchmarks/ddp.py --quick    # half a minute: does it run?
 
