@@ -49,7 +49,8 @@ def assert_same_rows(rows: list[dict[str, Any]], expected: list[dict[str, Any]],
             assert row == pytest.approx(other, rel=2e-4, abs=1e-6)
 
 
-@pytest.mark.parametrize("arch", ["mlp", pytest.param("dcgan", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("arch", ["mlp", "dcgan"])
 def test_1_2_and_4_processes_agree_after_20_rounds_with_r1(tmp_path: Path, launch: Launch, arch: str) -> None:
     """R1 at every fourth step, dropout, swapped labels, batch norms over all ranks: all of it keyed by row."""
     changes = merge(TWENTY_ROUNDS, {"loss": {"swap_probability": 0.1}, "model": {"arch": arch}})
@@ -74,6 +75,7 @@ def test_ranks_that_no_longer_agree_end_and_save_nothing(tmp_path: Path, launch:
     assert digests(config.folder) == digests(tmp_path / "straight" / "tiny")
 
 
+@pytest.mark.long
 def test_two_ranks_with_micro_batches_agree_with_one_pass(tmp_path: Path, launch: Launch) -> None:
     finish(launch, make_config(tmp_path / "1", TWENTY_ROUNDS), 1)
     micro = {**TWENTY_ROUNDS, "execution": {"micro_images": 3}}
@@ -109,6 +111,7 @@ def test_the_average_of_two_ranks_follows_buffers_too(tmp_path: Path, launch: La
         assert torch.allclose(average[name].float(), tensor.float(), rtol=1e-6), name
 
 
+@pytest.mark.long
 def test_a_run_of_two_ranks_continues_on_one(tmp_path: Path, launch: Launch) -> None:
     half = {**TWENTY_ROUNDS, "run": {"total_kimg": 0.16}}
     finish(launch, make_config(tmp_path / "moved", half), 2)
