@@ -7,34 +7,27 @@ meet the same machine. The reduction is looked at by torch's profiler in rounds 
 
 from __future__ import annotations
 
-import gc
-import json
-import os
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-import torch.distributed as dist
-from torch.multiprocessing.spawn import spawn
 from torch.profiler import ProfilerActivity, profile
 
 from gandist.adversarial.losses import LOSSES, Targets
 from gandist.adversarial.round import Draws, Game, Player, Real, Round, detach
-from gandist.assembly import open_accelerator, seat_players
+from gandist.assembly import seat_players
 from gandist.config import Config, parse
 from gandist.models.build import build
 from gandist.models.contract import ImageShape, Networks
 from gandist.runtime import rng
 from gandist.runtime.distributed import Ranks
 from rounds.report import Table
+from rounds.two_ranks import WORLD, measured_by_two
 
-WORLD = 2
 REDUCTION, BACKWARD = "gloo:all_reduce", "autograd::engine::evaluate_function"
 
 
@@ -80,26 +73,7 @@ class Scaling:
 
 def measure(cases: Sequence[Case]) -> list[Scaling]:
     """Play every case and return what was measured."""
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
-        os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler would tell each time that there is no GPU
-        spawn(_rank, args=(folder, list(cases)), nprocs=WORLD)
-        found = json.loads((Path(folder) / "found.json").read_text())
-    return [Scaling(case, **row) for case, row in zip(cases, found, strict=True)]
-
-
-def _rank(rank: int, folder: str, cases: Sequence[Case]) -> None:
-    torch.set_num_threads(1)
-    os.environ |= {name: str(rank) for name in ("RANK", "LOCAL_RANK")}
-    os.environ |= {name: str(WORLD) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")}
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD)
-    accelerator = open_accelerator("cpu", "fp32")
-    ranks = Ranks.join(rank, WORLD)
-    found = [_measure(case, accelerator, ranks) for case in cases]
-    if ranks.main:
-        (Path(folder) / "found.json").write_text(json.dumps(found))
-    gc.collect()  # gloo aborts when a reducer outlives it
-    dist.destroy_process_group()
+    return [Scaling(case, **row) for case, row in zip(cases, measured_by_two(_measure, cases), strict=True)]
 
 
 def _measure(case: Case, accelerator: Any, ranks: Ranks) -> dict[str, Any]:

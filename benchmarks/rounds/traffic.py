@@ -6,27 +6,20 @@ trainer's own wrapping. A round must reduce each network's gradients once for ev
 
 from __future__ import annotations
 
-import gc
-import json
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gandist.adversarial.round import STRATEGIES, Draws, Real, Round
-from gandist.assembly import open_accelerator, seat_players
+from gandist.assembly import seat_players
 from gandist.config import Config, parse
 from gandist.models.build import build
 from gandist.models.contract import ImageShape, Networks
@@ -35,8 +28,8 @@ from gandist.runtime.distributed import Ranks
 from rounds import loops
 from rounds.loops import Pair
 from rounds.report import Table
+from rounds.two_ranks import WORLD, measured_by_two
 
-WORLD = 2
 IMAGES = 8
 WARM_UP_ROUNDS = 3
 """DDP settles on its buckets during the first of them, with a message of its own."""
@@ -127,24 +120,7 @@ class Sent(TorchDispatchMode):
 
 def measure(cases: Sequence[Case]) -> list[Traffic]:
     """Play every case with two processes and return what the first one of them sent."""
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
-        spawn(_rank, args=(folder, list(cases)), nprocs=WORLD)
-        found = json.loads((Path(folder) / "found.json").read_text())
-    return [Traffic(case, **row) for case, row in zip(cases, found, strict=True)]
-
-
-def _rank(rank: int, folder: str, cases: Sequence[Case]) -> None:
-    os.environ |= {name: str(rank) for name in ("RANK", "LOCAL_RANK")}
-    os.environ |= {name: str(WORLD) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")}
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD)
-    accelerator = open_accelerator("cpu", "fp32")
-    ranks = Ranks.join(rank, WORLD)
-    found = [_measure(case, accelerator, ranks) for case in cases]
-    if ranks.main:
-        (Path(folder) / "found.json").write_text(json.dumps(found))
-    gc.collect()  # gloo aborts when a reducer outlives it
-    dist.destroy_process_group()
+    return [Traffic(case, **row) for case, row in zip(cases, measured_by_two(_measure, cases), strict=True)]
 
 
 def _measure(case: Case, accelerator: Any, ranks: Ranks) -> dict[str, int]:
