@@ -232,24 +232,33 @@ def test_a_save_whose_copy_is_slow_holds_the_state_of_its_position(
     changes = {"model": {"arch": arch}, "checkpoint": {"every_kimg": 0.08, "keep": 9}}
     straight = play(make_config(tmp_path / "stopped", {**changes, "run": {"total_kimg": 0.16}}))
     trainer = Trainer(make_config(tmp_path / "slow", changes))
-    save, copy_the_rest, passes = trainer.saver.save, trainer.saver._copy_the_rest, threading.Event()
+    save, copy_the_rest = trainer.saver.save, trainer.saver._copy_the_rest
+    passed, stepped = threading.Event(), threading.Event()  # D's next passes are done; its next step is
 
     def saved(*given: Any) -> None:
-        passes.clear()
+        passed.clear()
+        stepped.clear()
         save(*given)
 
     def slow(later: Any) -> None:
-        assert trainer.finished or passes.wait(60)  # until the next round has begun
+        assert trainer.finished or passed.wait(60)
+        stepped.wait(0.3)  # in vain, if the step waits for the copy
         copy_the_rest(later)
 
-    play_round = trainer.play
+    player = trainer.game.discriminator
+    wait, step = player.before_step, player.step
 
-    def played(*given: Any) -> None:
-        passes.set()
-        play_round(*given)
+    def before_step() -> None:
+        passed.set()
+        wait()
 
+    def step_and_tell(round_index: int) -> Any:
+        done = step(round_index)
+        stepped.set()
+        return done
+
+    player.before_step, player.step = before_step, step_and_tell  # type: ignore[method-assign]
     monkeypatch.setattr(trainer.saver, "save", saved)
     monkeypatch.setattr(trainer.saver, "_copy_the_rest", slow)
-    monkeypatch.setattr(trainer, "play", played)
     trainer.train()
     assert digests(trainer.folder, "000000160") == digests(straight.folder)
