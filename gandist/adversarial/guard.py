@@ -68,10 +68,11 @@ class FiniteGuard:
         if not statistics:
             return
         now = torch.cat([buffer.flatten() for buffer in statistics])
-        if self._statistics is not None:
-            now = torch.where(now.isfinite().all(), now, self._statistics)
-            for buffer, kept in zip(statistics, now.split([b.numel() for b in statistics]), strict=True):
-                buffer.copy_(kept.view_as(buffer))
+        finite, kept = now.isfinite().all(), self._statistics
+        if kept is not None and not (finite.device.type == "cpu" and finite):  # asking a CPU costs nothing
+            now = torch.where(finite, now, kept)
+            for buffer, part in zip(statistics, now.split([b.numel() for b in statistics]), strict=True):
+                buffer.copy_(part.view_as(buffer))
         self._statistics = now
 
     def skipped(self) -> Skipped:
