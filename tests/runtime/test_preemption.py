@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gandist.runtime import preemption
-from gandist.runtime.preemption import SIGNALS, StopRequest, remove_stale_request
+from gandist.runtime.preemption import SIGNALS, StopRequest, StopSignals, remove_stale_request
 
 
 @pytest.fixture
@@ -82,3 +82,16 @@ def test_the_signals_are_given_back(tmp_path: Path) -> None:
     assert all(signal.getsignal(number) != handler for number, handler in zip(SIGNALS, before, strict=True))
     stop.close()
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+@pytest.mark.parametrize(("before", "heard"), [(signal.SIG_DFL, "signal SIGHUP"), (signal.SIG_IGN, None)])
+def test_a_closed_terminal_asks_to_stop_unless_nohup_said_otherwise(before: signal.Handlers, heard: str | None) -> None:
+    previous = signal.signal(signal.SIGHUP, before)
+    try:
+        signals = StopSignals()
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert signals.first == heard
+        signals.close()
+        assert signal.getsignal(signal.SIGHUP) == before
+    finally:
+        signal.signal(signal.SIGHUP, previous)
