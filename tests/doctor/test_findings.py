@@ -96,7 +96,9 @@ def test_a_narrow_terminal_gets_narrow_lines_and_is_told_what_takes_so_long() ->
         page = Page(terminal, aside=terminal)
         page.busy("thinking")
         page.section("Disks", [warn("disk", "word " * 30, "Free some.")])
-        printed = os.read(reading, 4096).decode()
+        printed = ""
+        while "Free some." not in printed:  # a terminal hands over what there is so far
+            printed += os.read(reading, 4096).decode()
     os.close(reading)
     assert "... thinking" in printed
     lines = [re.sub("\x1b\\[[0-9;]*[mK]", "", line) for line in printed.split("\r\n")]

@@ -44,9 +44,6 @@ Supervise = Callable[..., Supervised]
 def supervise(tmp_path: Path) -> Iterator[Supervise]:
     """Start ``gandist supervise FLAGS -- COMMAND``; whatever is left of it is killed at the end."""
     started: list[Supervised] = []
-    hangup = signal.signal(
-        signal.SIGHUP, signal.SIG_DFL
-    )  # tests under nohup ignore it, and children would inherit that
 
     def start(command: Sequence[str], *flags: str, environment: dict[str, str] | None = None) -> Supervised:
         log = tmp_path / f"supervise.{len(started)}.log"
@@ -57,7 +54,6 @@ def supervise(tmp_path: Path) -> Iterator[Supervise]:
         return started[-1]
 
     yield start
-    signal.signal(signal.SIGHUP, hangup)
     for each in started:
         for _ in range(2):  # the second one kills what it supervises
             if each.process.poll() is None:
