@@ -111,6 +111,7 @@ def test_a_crash_is_requeued_a_bounded_number_of_times_and_frees_the_other_nodes
     assert not list(checkout.run_folder.glob("*.crashes"))
 
 
+@pytest.mark.long
 def test_preempted_with_grace_saves_through_the_file_where_no_signal_reaches_the_ranks(checkout):
     checkout.cluster.set_partition(GraceTime=30)
     job = checkout.train("--rounds", "100", "--deaf")

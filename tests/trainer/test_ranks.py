@@ -83,6 +83,7 @@ def test_two_ranks_with_micro_batches_agree_with_one_pass(tmp_path: Path, launch
     assert worst_difference(tmp_path / "1" / "tiny", tmp_path / "2" / "tiny") < 1e-5
 
 
+@pytest.mark.long
 def test_two_ranks_stop_on_a_signal_to_one_and_go_on_bitwise(tmp_path: Path, launch: Launch) -> None:
     """Batch statistics differ per rank in training, and are equal whenever a checkpoint is taken."""
     changes = {"model": {"arch": "dcgan"}, "checkpoint": {"every_kimg": 1000.0}, "run": {"total_kimg": 16.0}}
