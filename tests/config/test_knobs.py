@@ -11,6 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import seen_augment
+import seen_averages
+import seen_data
+import seen_method
+import seen_models
+import seen_penalties
 import torch
 from torch.utils.data import DataLoader
 
@@ -124,6 +130,14 @@ SEEN_IN_A_RUN: dict[str, tuple[Any, Changes]] = {
     "tracking.wandb.mode": ("offline", {}),
     "execution.precision": ("bf16", {"model": {"arch": "dcgan"}}),
 }
+SEEN_IN_A_LONG_RUN: dict[str, tuple[Any, Changes]] = {
+    **seen_models.ROWS,
+    **seen_penalties.ROWS,
+    **seen_method.ROWS,
+    **seen_augment.ROWS,
+    **seen_averages.ROWS,
+    **seen_data.ROWS,
+}
 for player in ("generator", "discriminator"):
     decay = {"optimizer": {player: {"schedule": {"shape": "linear"}}}}
     SEEN_IN_A_RUN |= {
@@ -161,9 +175,14 @@ def tiny(root: Path, *changes: Changes) -> Config:
     return parse(content, "tests")
 
 
-@pytest.mark.parametrize("knob", SEEN_IN_A_RUN)
+EVERY_ROW = SEEN_IN_A_RUN | SEEN_IN_A_LONG_RUN
+
+
+@pytest.mark.parametrize(
+    "knob", [*SEEN_IN_A_RUN, *(pytest.param(knob, marks=pytest.mark.long) for knob in SEEN_IN_A_LONG_RUN)]
+)
 def test_a_run_shows_the_knob(knob: str, tmp_path: Path, plain: Callable[[Changes], str]) -> None:
-    value, settings = SEEN_IN_A_RUN[knob]
+    value, settings = EVERY_ROW[knob]
     changed = tiny(tmp_path, settings, nested(knob, value))
     before = next(leaf.value for leaf in leaves(tiny(tmp_path, settings)) if leaf.path == knob)
     assert next(leaf.value for leaf in leaves(changed) if leaf.path == knob) != before
@@ -472,7 +491,7 @@ SEEN_BETWEEN_RANKS = {
 def test_no_knob_is_left_out() -> None:
     """A knob with a single value, such as the strategy while there is one, has nothing to change."""
     declared = {leaf.path for leaf in leaves(Config())} - {"update.strategy"}
-    assert declared == SEEN_IN_A_RUN.keys() | SEEN_ELSEWHERE.keys() | SEEN_BETWEEN_RANKS.keys()
+    assert declared == EVERY_ROW.keys() | SEEN_ELSEWHERE.keys() | SEEN_BETWEEN_RANKS.keys()
     for file, test in SEEN_BETWEEN_RANKS.values():
         assert f"def {test}(" in (Path(__file__).parents[1] / "distributed" / file).read_text()
     from gandist.adversarial.round import STRATEGIES
@@ -489,7 +508,12 @@ def attributes(path: Path) -> Iterator[str]:
 
 
 def test_every_knob_is_read() -> None:
-    read = {name for path in PACKAGE.rglob("*.py") if path.name != "config.py" for name in attributes(path)}
+    read = {
+        name
+        for path in PACKAGE.rglob("*.py")
+        if "config" not in path.relative_to(PACKAGE).parts
+        for name in attributes(path)
+    }
     for leaf in leaves(Config()):
         assert leaf.path.rpartition(".")[2] in read | {"name", "root"}, leaf.path  # those two make Config.folder
 
