@@ -248,7 +248,11 @@ class Trainer:
 
     def _to_device(self, batch: Batch) -> Real:
         """Move a batch over and map its bytes to [-1, 1]; images arrive height first, which is channels last."""
-        x = batch.images.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+        x = batch.images.to(self.device, non_blocking=True)
+        if self.images.numbers == "uint8":
+            x = x.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+        else:
+            x = x.view(getattr(torch, self.images.numbers)).permute(0, 3, 1, 2).float()
         if not self.config.execution.channels_last:
             x = x.contiguous()
         c = batch.labels.to(self.device, non_blocking=True) if self.config.model.conditional else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +68,9 @@ class ImageSet(ABC):
 
     Attributes:
         resolution: height and width in pixels.
-        channels: 1 or 3.
+        channels: 1 or 3 of a picture; any number of other data.
+        numbers: what an image is made of. Bytes are mapped to [-1, 1] for the networks. Numbers of another kind are
+            taken as they are; they travel as their bytes, so many for each channel.
         class_names: one for each label 0, 1, ...; empty for images without labels.
         class_counts: images of each class; ones for an endless set, whose classes are equally likely.
         samples: images in an epoch; None for an endless set.
@@ -78,6 +80,7 @@ class ImageSet(ABC):
 
     resolution: int
     channels: int
+    numbers: Literal["uint8", "float16", "float32"] = "uint8"
     class_names: tuple[str, ...]
     class_counts: tuple[int, ...]
     samples: int | None
@@ -85,7 +88,7 @@ class ImageSet(ABC):
 
     @abstractmethod
     def read(self, positions: Ints, out: Images | None = None) -> tuple[Images, Ints]:
-        """Return the images and labels (-1 for none) at ``positions``: shapes (n, H, W, C) and (n,).
+        """Return the images and labels (-1 for none) at ``positions``: shapes (n, H, W, ``pixel_bytes``) and (n,).
 
         The images are written to ``out``, of their shape and in one piece, where it is given.
 
@@ -94,9 +97,14 @@ class ImageSet(ABC):
 
         """
 
+    @property
+    def pixel_bytes(self) -> int:
+        """Return the bytes of one place of an image, over all channels."""
+        return self.channels * np.dtype(self.numbers).itemsize
+
     def _room(self, count: int, out: Images | None) -> Images:
         """Return where to put so many images."""
-        shape = (count, self.resolution, self.resolution, self.channels)
+        shape = (count, self.resolution, self.resolution, self.pixel_bytes)
         return np.empty(shape, dtype=np.uint8) if out is None else out
 
     def report(self) -> Report:

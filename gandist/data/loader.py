@@ -43,7 +43,7 @@ class Batch:
     """The real images of one D step on one rank.
 
     Attributes:
-        images: uint8, shape (batch / ranks, height, width, channels).
+        images: uint8, shape (batch / ranks, height, width, bytes of one place over all channels).
         labels: int64, shape (batch / ranks,); -1 where there is none.
         position: in the run, of the first image of the global batch.
         bad_images: undecodable samples that its process met for the first time while it read this batch.
@@ -234,7 +234,7 @@ class _Share(Dataset[Parcel | UserError]):
         self._images, self._flip_seed = images, flip_seed
         size = batch_images // world
         self._slice = np.arange(rank * size, (rank + 1) * size, dtype=np.int64)
-        self._shape = (size, images.resolution, images.resolution, images.channels)
+        self._shape = (size, images.resolution, images.resolution, images.pixel_bytes)
         self.batch_bytes = math.prod(self._shape)
         self.shelf: Shelf | None = None
 

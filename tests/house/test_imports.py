@@ -31,7 +31,7 @@ ROW = {unit: number for number, row in enumerate(PICTURE) for unit in row}
 
 # A library, and the only units or files that may import it.
 DOORS = {
-    "accelerate": {"assembly.py"},
+    "accelerate": {"assembly"},
     "wandb": {"runtime/wandb_run.py"},
     "safetensors": {"runtime/checkpoint.py", "data/shards/index_files.py"},
     "yaml": {"config", "cli.py"},

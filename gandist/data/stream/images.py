@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -47,6 +48,7 @@ class StreamedImages:
     Attributes:
         resolution: height and width in pixels.
         channels: 1 or 3.
+        numbers: what an image is made of: bytes.
         class_names: the class numbers that are kept, as text.
         class_counts: ones, as nobody has counted.
         samples: None, as nobody has counted.
@@ -55,6 +57,7 @@ class StreamedImages:
     """
 
     samples = None
+    numbers: Literal["uint8", "float16", "float32"] = "uint8"
 
     def __init__(self, urls: Sequence[str], data: DataConfig, seed: int, cache: CacheConfig) -> None:
         self.resolution, self.channels = data.resolution, data.channels

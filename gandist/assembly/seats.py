@@ -17,13 +17,13 @@ from typing import Literal
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DDPCommunicationHookType, DistributedDataParallelKwargs, InitProcessGroupKwargs
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gandist.adversarial.ema import GeneratorAverage
 from gandist.adversarial.losses import LOSSES, Targets
-from gandist.adversarial.regularizers import PENALTIES, Regularizer
 from gandist.adversarial.round import Game, Player
+from gandist.assembly.rules import class_cdf, regularizers_of
 from gandist.config import AdamConfig, Config
 from gandist.errors import ConfigError
 from gandist.models.build import build
@@ -32,7 +32,6 @@ from gandist.models.layers import couples_batch, synchronise_batch_norms
 from gandist.runtime import rng
 from gandist.runtime.distributed import mean_over_ranks, patience
 from gandist.runtime.machine import Precision
-from gandist.runtime.schedule import factor
 
 COMPRESSION = {
     "none": DDPCommunicationHookType.NO,
@@ -163,21 +162,3 @@ def _seat(
         scaler=torch.amp.GradScaler(accelerator.device.type) if precision == "fp16" else None,
         no_sync=no_sync,
     )
-
-
-def regularizers_of(config: Config) -> list[Regularizer]:
-    """Return the penalties that are switched on, each with its weight over images seen."""
-    r1 = config.regularizer.r1
-    if r1.gamma == 0:
-        return []
-
-    def weight(images_seen: int) -> float:
-        return r1.gamma * factor(r1.schedule, images_seen, config.run.total_kimg)
-
-    return [Regularizer("r1", PENALTIES["r1"], weight, r1.interval_steps)]
-
-
-def class_cdf(class_counts: Sequence[int]) -> Tensor:
-    """Return P(class <= k) for every class k, from the number of images in each."""
-    counts = torch.tensor(class_counts, dtype=torch.float64)
-    return (counts.cumsum(0) / counts.sum()).float()
