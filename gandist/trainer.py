@@ -30,6 +30,7 @@ from gandist.continuity import (
 from gandist.data.image_set import Reading
 from gandist.data.images import open_images
 from gandist.data.loader import Batch, batches, check_divides, describe_reading
+from gandist.data.reals import RealImages
 from gandist.errors import (
     EXIT_DONE,
     EXIT_PREEMPTED,
@@ -86,6 +87,11 @@ class Trainer:
         self.share_images = config.update.batch_images // self.ranks.world
         self.images = open_images(config.data, config.run.seed, config.execution.cache, allow_pipe=allow_pipe)
         self.notes.extend(self.images.remarks(self._reading()))
+        self.reals = RealImages(
+            self.images, self.device,
+            seed=config.run.seed, batch_images=config.update.batch_images,
+            first_row=self.ranks.rank * self.share_images, channels_last=config.execution.channels_last,
+        )  # fmt: skip
         if self.ranks.main:
             check_tracking(config.tracking)
         networks = build_networks(config, len(self.images.class_names), self.share_images)
@@ -247,14 +253,8 @@ class Trainer:
             self.untold += batch.notes
 
     def _to_device(self, batch: Batch) -> Real:
-        """Move a batch over and map its bytes to [-1, 1]; images arrive height first, which is channels last."""
-        x = batch.images.to(self.device, non_blocking=True)
-        if self.images.numbers == "uint8":
-            x = x.permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
-        else:
-            x = x.view(getattr(torch, self.images.numbers)).permute(0, 3, 1, 2).float()
-        if not self.config.execution.channels_last:
-            x = x.contiguous()
+        """Move a batch over, as D sees it."""
+        x = self.reals.to_x(batch)
         c = batch.labels.to(self.device, non_blocking=True) if self.config.model.conditional else None
         return Real(x, c)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from gandist.config.knobs import Section, knob, section
 
@@ -46,7 +45,7 @@ class DataConfig(Section):
         False, "Accept http:// where nothing proves who answers; https:// needs no leave.", change="continue"
     )
     resolution: int = knob(32, "Height and width of every image.", unit="px", ge=4, le=4096)
-    channels: Literal[1, 3] = knob(3, "1 for greyscale, 3 for RGB.")
+    channels: int = knob(3, "1 for greyscale, 3 for RGB; latents and vectors have their own number.", ge=1, le=4096)
     classes: tuple[int, ...] | None = knob(None, "Train on these class numbers only; on all when left out.")
     hflip: bool = knob(False, "Mirror each image with probability one half.")
     bad_images: float = knob(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gandist.data.order import Ints
+from gandist.latents.space import LatentSpace
 
 Images = NDArray[np.uint8]
 
@@ -71,6 +72,7 @@ class ImageSet(ABC):
         channels: 1 or 3 of a picture; any number of other data.
         numbers: what an image is made of. Bytes are mapped to [-1, 1] for the networks. Numbers of another kind are
             taken as they are; they travel as their bytes, so many for each channel.
+        latents: what the numbers mean where they are moments of an autoencoder's latents; None for other images.
         class_names: one for each label 0, 1, ...; empty for images without labels.
         class_counts: images of each class; ones for an endless set, whose classes are equally likely.
         samples: images in an epoch; None for an endless set.
@@ -81,6 +83,7 @@ class ImageSet(ABC):
     resolution: int
     channels: int
     numbers: Literal["uint8", "float16", "float32"] = "uint8"
+    latents: LatentSpace | None = None
     class_names: tuple[str, ...]
     class_counts: tuple[int, ...]
     samples: int | None

@@ -24,7 +24,7 @@ from gandist.data.shards.index_files import (
 )
 from gandist.data.shards.store import LocalPlaces
 from gandist.data.stream.images import StreamedImages, is_stream, open_stream
-from gandist.errors import DataError
+from gandist.errors import ConfigError, DataError
 
 _INDEX_LIMIT_BYTES = 1 << 30
 _IN_MEMORY_BYTES = 64 << 20  # larger arrays of an index from afar become a file, which all processes map
@@ -41,8 +41,10 @@ def open_images(
 
     """
     if data.shards == "glyphs":
+        _check_pictures(data)
         return GlyphImages(data, seed)
     if is_stream(data.shards):
+        _check_pictures(data)
         return open_stream(data, seed, cache or CacheConfig(), allow_pipe=allow_pipe)
     check_plain(data.shards)
     return _open_indexed(data, seed, cache or CacheConfig())
@@ -93,6 +95,11 @@ def _fetch_index(url: str, cache: Cache) -> tuple[Index, Lease | None]:
         return load_index(description, cache.read(tensors, 2 * _IN_MEMORY_BYTES), shown(where)), None
     lease = cache.lease(tensors, sha256=sha256)
     return load_index(description, lease.path, shown(where)), lease
+
+
+def _check_pictures(data: DataConfig) -> None:
+    if data.channels not in (1, 3):
+        raise ConfigError(f"data.channels {data.channels}: pictures have 1 channel (greyscale) or 3 (RGB).")
 
 
 def _check_fits(index: Index, folder: str, data: DataConfig) -> None:

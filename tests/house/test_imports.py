@@ -23,6 +23,7 @@ PICTURE = [
     {"assembly", "continuity"},
     {"faults"},
     {"data", "evaluation", "adversarial"},
+    {"latents"},
     {"runtime", "models"},
     {"config"},
     {"errors"},

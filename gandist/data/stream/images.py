@@ -49,6 +49,7 @@ class StreamedImages:
         resolution: height and width in pixels.
         channels: 1 or 3.
         numbers: what an image is made of: bytes.
+        latents: None, as these are pictures.
         class_names: the class numbers that are kept, as text.
         class_counts: ones, as nobody has counted.
         samples: None, as nobody has counted.
@@ -58,6 +59,7 @@ class StreamedImages:
 
     samples = None
     numbers: Literal["uint8", "float16", "float32"] = "uint8"
+    latents = None
 
     def __init__(self, urls: Sequence[str], data: DataConfig, seed: int, cache: CacheConfig) -> None:
         self.resolution, self.channels = data.resolution, data.channels

@@ -1,0 +1,1 @@
+"""The space of an autoencoder, in which networks can learn instead of among pixels."""
