@@ -48,25 +48,30 @@ class EqualizedLinear(nn.Module):
 
 
 class EqualizedConv2d(nn.Module):
-    """A convolution that keeps height and width, its weight used as w / sqrt(fan in).
+    """A convolution whose weight is used as w / sqrt(fan in); it keeps height and width if not told otherwise.
 
     Args:
         inputs: channels that go in.
         outputs: channels that come out.
         kernel: height and width of the kernel, odd.
         bias: whether there is one; it begins at zero.
+        stride: pixels from one place of the kernel to the next.
+        padding: zeros around the images; half a kernel when left out.
 
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, *, bias: bool = True) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, bias: bool = True, stride: int = 1, padding: int | None = None
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
-        self.scale, self.padding = 1 / math.sqrt(inputs * kernel**2), kernel // 2
+        self.scale, self.stride = 1 / math.sqrt(inputs * kernel**2), stride
+        self.padding = kernel // 2 if padding is None else padding
 
-    def forward(self, x: Float[Tensor, "batch inputs height width"]) -> Float[Tensor, "batch outputs height width"]:
+    def forward(self, x: Float[Tensor, "batch inputs height width"]) -> Float[Tensor, "batch outputs rows columns"]:
         """Return the layer's features of ``x``."""
-        return F.conv2d(x, self.weight * self.scale, self.bias, padding=self.padding)
+        return F.conv2d(x, self.weight * self.scale, self.bias, self.stride, self.padding)
 
 
 class EqualizedEmbedding(nn.Module):

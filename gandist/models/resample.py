@@ -44,6 +44,18 @@ def blur_upsample(
         return F.conv_transpose2d(x, kernel, stride=2, padding=padding, output_padding=len(taps) % 2, groups=x.shape[1])
 
 
+def blur(
+    x: Float[Tensor, "batch channels height width"], taps: Float[Tensor, " taps"], padding: int, gain: float = 1.0
+) -> Float[Tensor, "batch channels more_height more_width"]:
+    """Return ``x`` filtered at its own resolution, with a border of ``padding`` zeros, which len(taps) - 1 take away.
+
+    Together with a convolution of stride two this is a filtered halving, behind a transposed one a filtered doubling
+    with ``gain`` 4; both cost a fourth of the convolution at the finer resolution.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        return F.conv2d(x, gain * _kernel(x, taps), padding=padding, groups=x.shape[1])
+
+
 def _kernel(x: Tensor, taps: Tensor) -> Tensor:
     normalised = (taps / taps.sum()).to(x.dtype)
     return torch.outer(normalised, normalised).expand(x.shape[1], 1, -1, -1)
