@@ -40,6 +40,11 @@ class ModelConfig(Section):
 
     arch: Literal["mlp", "dcgan", "resnet"] = knob("dcgan", "Which architecture.")
     conditional: bool = knob(False, "Both networks see the class; needs labelled data.")
+    head: Literal["own", "projection", "auxiliary"] = knob(
+        "own",
+        "How a conditional D judges classes: as the architecture's paper does, by projection, or by naming them itself "
+        "(AC-GAN).",
+    )
     latent_dim: int = knob(100, "Length of the latent vector z.", ge=1)
     mlp: MlpConfig = section(MlpConfig, "Read when arch is mlp.")
     dcgan: DcganConfig = section(DcganConfig, "Read when arch is dcgan.")

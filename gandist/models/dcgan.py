@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gandist.config import ModelConfig
-from gandist.models.contract import Discriminator, Generator, ImageShape, Networks
+from gandist.models.contract import Discriminator, Generator, ImageShape, Networks, Verdict
+from gandist.models.heads import ClassHead, HeadKind, class_head, head_kind
 from gandist.models.layers import power_of_two_stages
 
 
@@ -45,9 +46,9 @@ class DcganGenerator(Generator):
 
 
 class DcganDiscriminator(Discriminator):
-    """Strided 4x4 convolutions with batch norm and leaky ReLU; a class enters by projection (Miyato & Koyama 2018)."""
+    """Strided 4x4 convolutions with batch norm and leaky ReLU; a class enters by the head, of the features' sum."""
 
-    def __init__(self, image: ImageShape, channels: int, classes: int) -> None:
+    def __init__(self, image: ImageShape, channels: int, classes: int, head: HeadKind) -> None:
         super().__init__()
         stages = power_of_two_stages("dcgan", image.resolution, smallest=8)
         layers: list[nn.Module] = [
@@ -64,23 +65,21 @@ class DcganDiscriminator(Discriminator):
         width = channels << (stages - 1)
         self.layers = nn.Sequential(*layers)
         self.head = nn.Conv2d(width, 1, 4, 1, 0, bias=False)
-        self.embedding = nn.Embedding(classes, width) if classes else None
+        self.classes: ClassHead = class_head(head, width, classes)
         self.apply(initialise)
 
     def forward(
         self, x: Float[Tensor, "batch channels height width"], c: Int[Tensor, " batch"] | None
-    ) -> Float[Tensor, " batch"]:
-        """Return logits."""
+    ) -> Float[Tensor, " batch"] | Verdict:
+        """Return logits, from an auxiliary head beside those of the classes."""
         features = self.layers(x)
-        logits: Tensor = self.head(features).flatten()
-        if self.embedding is not None:
-            logits = logits + (features.sum(dim=(2, 3)) * self.embedding(c)).sum(dim=1)
-        return logits
+        verdict: Tensor | Verdict = self.classes(self.head(features).flatten(), features.sum(dim=(2, 3)), c)
+        return verdict
 
 
 def initialise(module: nn.Module) -> None:
-    """Draw convolutions and embeddings from N(0, 0.02^2) and batch norm scales from N(1, 0.02^2)."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Embedding):
+    """Draw convolutions, linear layers and embeddings from N(0, 0.02^2) and batch norm scales from N(1, 0.02^2)."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Embedding | nn.Linear):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, 0.02)
@@ -89,7 +88,8 @@ def initialise(module: nn.Module) -> None:
 
 def build(model: ModelConfig, image: ImageShape, classes: int) -> Networks:
     """Return the DCGAN pair for a power-of-two resolution of at least 8 px."""
+    head = head_kind(model, "projection", ["projection", "auxiliary"])
     return Networks(
         DcganGenerator(image, model.latent_dim, model.dcgan.generator_channels, classes),
-        DcganDiscriminator(image, model.dcgan.discriminator_channels, classes),
+        DcganDiscriminator(image, model.dcgan.discriminator_channels, classes, head),
     )

@@ -9,7 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gandist.config import ModelConfig
-from gandist.models.contract import Discriminator, Generator, ImageShape, Networks
+from gandist.models.contract import Discriminator, Generator, ImageShape, Networks, Verdict
+from gandist.models.heads import ClassHead, HeadKind, class_head, head_kind
 from gandist.models.noise import Dropout
 
 
@@ -36,33 +37,42 @@ class MlpGenerator(Generator):
 
 
 class MlpDiscriminator(Discriminator):
-    """Linear layers with leaky ReLU and dropout; the class embedding, if any, is appended to the pixels."""
+    """Linear layers with leaky ReLU and dropout; of its own, a class is embedded and appended to the pixels.
 
-    def __init__(self, image: ImageShape, widths: tuple[int, ...], dropout: float, classes: int) -> None:
+    So Mirza & Osindero 2014 do it; another head sees the last hidden layer.
+    """
+
+    def __init__(
+        self, image: ImageShape, widths: tuple[int, ...], dropout: float, classes: int, head: HeadKind
+    ) -> None:
         super().__init__()
         pixels = image.channels * image.resolution**2
-        self.embedding = nn.Embedding(classes, widths[-1]) if classes else None
-        widths = (pixels + (widths[-1] if classes else 0), *widths)
+        told = classes > 0 and head == "concatenation"
+        self.embedding = nn.Embedding(classes, widths[-1]) if told else None
+        widths = (pixels + (widths[-1] if told else 0), *widths)
         hidden = [
             layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.LeakyReLU(0.2), Dropout(dropout))
         ]
-        self.layers = nn.Sequential(*hidden, nn.Linear(widths[-1], 1))
+        self.layers = nn.Sequential(*hidden)
+        self.head = nn.Linear(widths[-1], 1)
+        self.classes: ClassHead = class_head(head, widths[-1], classes)
 
     def forward(
         self, x: Float[Tensor, "batch channels height width"], c: Int[Tensor, " batch"] | None
-    ) -> Float[Tensor, " batch"]:
-        """Return logits."""
+    ) -> Float[Tensor, " batch"] | Verdict:
+        """Return logits, from an auxiliary head beside those of the classes."""
         h = x.flatten(1)
         if self.embedding is not None:
             h = torch.cat([h, self.embedding(c)], dim=1)
-        logits: Tensor = self.layers(h)
-        return logits.squeeze(1)
+        features = self.layers(h)
+        verdict: Tensor | Verdict = self.classes(self.head(features).squeeze(1), features, c)
+        return verdict
 
 
 def build(model: ModelConfig, image: ImageShape, classes: int) -> Networks:
     """Return the fully connected pair; any resolution, PyTorch's default initialisation."""
-    mlp = model.mlp
+    mlp, head = model.mlp, head_kind(model, "concatenation", ["projection", "auxiliary"])
     return Networks(
         MlpGenerator(image, model.latent_dim, mlp.generator_widths, classes),
-        MlpDiscriminator(image, mlp.discriminator_widths, mlp.dropout, classes),
+        MlpDiscriminator(image, mlp.discriminator_widths, mlp.dropout, classes, head),
     )

@@ -15,10 +15,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gandist.config import ModelConfig
-from gandist.models.contract import Discriminator, Generator, ImageShape, Networks
+from gandist.models.contract import Discriminator, Generator, ImageShape, Networks, Verdict
+from gandist.models.heads import ClassHead, HeadKind, class_head, head_kind
 from gandist.models.layers import ConditionalBatchNorm, power_of_two_stages, spectral_norm
 
-M = TypeVar("M", nn.Conv2d, nn.Linear, nn.Embedding)
+M = TypeVar("M", bound=nn.Conv2d | nn.Linear | nn.Embedding)
 
 
 class Norm(nn.Module):
@@ -102,13 +103,9 @@ class ResnetGenerator(Generator):
 
 
 class ResnetDiscriminator(Discriminator):
-    """Spectrally normalised residual blocks, ReLU, sum over positions, and a linear or a projection head.
+    """Spectrally normalised residual blocks, ReLU, sum over positions, and a head on the sums."""
 
-    The projection head adds the inner product of the features with the class's embedding (Miyato & Koyama 2018,
-    equation 3).
-    """
-
-    def __init__(self, image: ImageShape, widest: int, classes: int) -> None:
+    def __init__(self, image: ImageShape, widest: int, classes: int, head: HeadKind) -> None:
         super().__init__()
         stages = power_of_two_stages("resnet", image.resolution, smallest=8)
         if stages <= 3:  # two halvings, down to 8 px from 32, then two plain blocks: the CIFAR network
@@ -122,17 +119,15 @@ class ResnetDiscriminator(Discriminator):
             inputs = width
         self.blocks = nn.Sequential(*blocks)
         self.head = spectral_norm(_xavier(nn.Linear(widest, 1)))
-        self.embedding = spectral_norm(_xavier(nn.Embedding(classes, widest))) if classes else None
+        self.classes: ClassHead = class_head(head, widest, classes, lambda layer: spectral_norm(_xavier(layer)))
 
     def forward(
         self, x: Float[Tensor, "batch channels height width"], c: Int[Tensor, " batch"] | None
-    ) -> Float[Tensor, " batch"]:
-        """Return logits."""
+    ) -> Float[Tensor, " batch"] | Verdict:
+        """Return logits, from an auxiliary head beside those of the classes."""
         features = F.relu(self.blocks(x)).sum(dim=(2, 3))
-        logits: Tensor = self.head(features).squeeze(1)
-        if self.embedding is not None:
-            logits = logits + (features * self.embedding(c)).sum(dim=1)
-        return logits
+        verdict: Tensor | Verdict = self.classes(self.head(features).squeeze(1), features, c)
+        return verdict
 
 
 def convolution(inputs: int, outputs: int, kernel: int, gain: float = 1.0) -> nn.Conv2d:
@@ -149,7 +144,8 @@ def _xavier(layer: M, gain: float = 1.0) -> M:
 
 def build(model: ModelConfig, image: ImageShape, classes: int) -> Networks:
     """Return the SNGAN pair for a power-of-two resolution of at least 8 px."""
+    head = head_kind(model, "projection", ["projection", "auxiliary"])
     return Networks(
         ResnetGenerator(image, model.latent_dim, model.resnet.generator_channels, classes),
-        ResnetDiscriminator(image, model.resnet.discriminator_channels, classes),
+        ResnetDiscriminator(image, model.resnet.discriminator_channels, classes, head),
     )

@@ -5,9 +5,9 @@ import torch
 from jaxtyping import TypeCheckError
 from torch import nn
 
+from gandist.adversarial.game import Real
 from gandist.adversarial.losses import LOSSES, Targets
 from gandist.adversarial.regularizers import r1
-from gandist.adversarial.round import Real
 from gandist.evaluation.sample import draw
 from gandist.models.contract import ImageShape
 from gandist.models.mlp import MlpDiscriminator, MlpGenerator
@@ -30,9 +30,9 @@ def test_logits_and_targets_of_different_batches_are_caught() -> None:
 
 
 def test_a_discriminator_that_forgets_to_squeeze_is_caught() -> None:
-    discriminator = MlpDiscriminator(IMAGE, (4,), dropout=0.0, classes=0)
+    discriminator = MlpDiscriminator(IMAGE, (4,), dropout=0.0, classes=0, head="projection")
     discriminator(torch.zeros(3, 1, 8, 8), None)
-    discriminator.layers.append(nn.Unflatten(1, (1, 1)))
+    discriminator.head = nn.Sequential(discriminator.head, nn.Unflatten(1, (1, 1)))
     with pytest.raises(TypeCheckError):
         discriminator(torch.zeros(3, 1, 8, 8), None)
 
