@@ -5,7 +5,7 @@ import torch
 from jaxtyping import TypeCheckError
 from torch import nn
 
-from gandist.adversarial.game import Real
+from gandist.adversarial.round import Real
 from gandist.adversarial.losses import LOSSES, Targets
 from gandist.adversarial.regularizers import r1
 from gandist.evaluation.sample import draw
