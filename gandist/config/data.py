@@ -34,7 +34,8 @@ class DataConfig(Section):
 
     shards: str = knob(
         "glyphs",
-        "Folder or URL of indexed shards; shards to stream, like DIR/{000..099}.tar; or 'glyphs', endless made digits.",
+        "Folder or URL of indexed shards; shards to stream, like DIR/{000..099}.tar; or made without end: 'glyphs', "
+        "which are digits, or 'ring', which are points in the plane.",
         change="continue",
         min_length=1,
     )
@@ -44,7 +45,7 @@ class DataConfig(Section):
     allow_http: bool = knob(
         False, "Accept http:// where nothing proves who answers; https:// needs no leave.", change="continue"
     )
-    resolution: int = knob(32, "Height and width of every image.", unit="px", ge=4, le=4096)
+    resolution: int = knob(32, "Height and width of every image; 1 for points.", unit="px", ge=1, le=4096)
     channels: int = knob(3, "1 for greyscale, 3 for RGB; latents and vectors have their own number.", ge=1, le=4096)
     classes: tuple[int, ...] | None = knob(None, "Train on these class numbers only; on all when left out.")
     hflip: bool = knob(False, "Mirror each image with probability one half.")

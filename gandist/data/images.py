@@ -12,6 +12,7 @@ from gandist.data.remote.address import check_address, check_plain, is_remote, j
 from gandist.data.remote.cache import Cache, Lease, open_cache
 from gandist.data.remote.images import RemoteImages
 from gandist.data.remote.places import CachedPlaces
+from gandist.data.ring_images import RingImages
 from gandist.data.shard_images import ShardImages
 from gandist.data.shards.index import Index
 from gandist.data.shards.index_files import (
@@ -43,6 +44,8 @@ def open_images(
     if data.shards == "glyphs":
         _check_pictures(data)
         return GlyphImages(data, seed)
+    if data.shards == "ring":
+        return RingImages(data, seed)
     if is_stream(data.shards):
         _check_pictures(data)
         return open_stream(data, seed, cache or CacheConfig(), allow_pipe=allow_pipe)
@@ -98,6 +101,10 @@ def _fetch_index(url: str, cache: Cache) -> tuple[Index, Lease | None]:
 
 
 def _check_pictures(data: DataConfig) -> None:
+    if data.resolution < 4:
+        raise ConfigError(
+            f"data.resolution {data.resolution}: pictures have at least 4 px; points are data.shards ring."
+        )
     if data.channels not in (1, 3):
         raise ConfigError(f"data.channels {data.channels}: pictures have 1 channel (greyscale) or 3 (RGB).")
 
