@@ -330,7 +330,8 @@ def _sample_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def _sample(chosen: argparse.Namespace) -> int:
     import torch
 
-    from gandist.evaluation.sample import draw, find_weights, fixed_latents, load_generator, pick_class, save_grid
+    from gandist.evaluation.sample import draw, find_weights, fixed_latents, load_generator, pick_class
+    from gandist.evaluation.scatter import save_picture
 
     weights = find_weights(chosen.source)
     generator, card = load_generator(weights)
@@ -338,7 +339,7 @@ def _sample(chosen: argparse.Namespace) -> int:
     z, c = fixed_latents(card.model.latent_dim, classes, chosen.rows, chosen.columns, chosen.seed)
     if chosen.label is not None:
         c = torch.full_like(c, pick_class(card, chosen.label))
-    save_grid(draw(generator, z, c), chosen.columns, chosen.out)
+    save_picture(draw(generator, z, c), chosen.columns, chosen.out)
     print(f"{chosen.out}: {len(z)} images from {weights} ({card.images_seen / 1000:g} kimg)")
     return 0
 
