@@ -6,6 +6,8 @@ that is continued with it (:data:`Change`). The sections ``execution``, ``tracki
 ``fault`` say how a run is carried out; every other section says what the run *is*.
 """
 
+from gandist.config.averages import WIDEST_STD as WIDEST_STD
+from gandist.config.averages import EmaConfig as EmaConfig
 from gandist.config.data import DataConfig as DataConfig
 from gandist.config.data import RunConfig as RunConfig
 from gandist.config.data import StreamConfig as StreamConfig
@@ -25,7 +27,6 @@ from gandist.config.knobs import Section as Section
 from gandist.config.knobs import knob as knob
 from gandist.config.knobs import section as section
 from gandist.config.method import AdamConfig as AdamConfig
-from gandist.config.method import EmaConfig as EmaConfig
 from gandist.config.method import LossConfig as LossConfig
 from gandist.config.method import OptimizerConfig as OptimizerConfig
 from gandist.config.method import R1Config as R1Config

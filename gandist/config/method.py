@@ -1,4 +1,4 @@
-"""The knobs of the method: loss, penalties, the round, optimizers, averages."""
+"""The knobs of the method: loss, penalties, the round, optimizers."""
 
 from __future__ import annotations
 
@@ -67,15 +67,3 @@ class OptimizerConfig(Section):
 
     generator: AdamConfig = section(AdamConfig, "The generator's optimizer.")
     discriminator: AdamConfig = section(AdamConfig, "The discriminator's optimizer.")
-
-
-class EmaConfig(Section):
-    """The moving average of the generator that samples are drawn from."""
-
-    change: ClassVar[Change] = "warn"
-    halflife_kimg: float = knob(
-        10.0, "Images after which a weight's share in the average has halved.", unit="kimg", ge=0
-    )
-    rampup: float | None = knob(
-        0.05, "The half-life is at most this share of the images seen; no limit when left out.", gt=0
-    )

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from gandist.config.averages import EmaConfig
 from gandist.config.data import DataConfig, RunConfig
 from gandist.config.execution import (
     CheckpointConfig,
@@ -21,7 +22,7 @@ from gandist.config.execution import (
     TrackingConfig,
 )
 from gandist.config.knobs import Change, Section, section
-from gandist.config.method import EmaConfig, LossConfig, OptimizerConfig, RegularizerConfig, UpdateConfig
+from gandist.config.method import LossConfig, OptimizerConfig, RegularizerConfig, UpdateConfig
 from gandist.config.models import ModelConfig
 from gandist.errors import ConfigError, did_you_mean
 
