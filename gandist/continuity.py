@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from gandist.adversarial.ema import GeneratorAverage
+from gandist.adversarial.game import Game
 from gandist.adversarial.guard import first_not_finite
-from gandist.adversarial.round import Game, Player
+from gandist.adversarial.player import Player
 from gandist.config import Config, differences
 from gandist.errors import ConfigError, ResumeError, RunError
 from gandist.faults import NotFiniteError

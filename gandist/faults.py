@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import torch
 
+from gandist.adversarial.game import Game
 from gandist.adversarial.guard import Skipped
-from gandist.adversarial.round import Game
 from gandist.errors import GandistError, RunError
 from gandist.runtime.contact import lost_contact
 from gandist.runtime.machine import memory_figures

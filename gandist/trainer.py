@@ -14,7 +14,10 @@ from typing import Any
 import torch
 
 from gandist import faults
-from gandist.adversarial.round import STRATEGIES, Draws, Player, Real, Round
+from gandist.adversarial.game import Draws, Real
+from gandist.adversarial.player import Player
+from gandist.adversarial.round import Round
+from gandist.adversarial.strategies import STRATEGIES
 from gandist.assembly import build_networks, open_accelerator, remarks, seat_players, synchronises
 from gandist.config import AdamConfig, Config, dump, to_yaml
 from gandist.continuity import (

@@ -17,8 +17,11 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from gandist.adversarial.game import Draws, Game, Real
 from gandist.adversarial.losses import LOSSES, Targets
-from gandist.adversarial.round import Draws, Game, Player, Real, Round, detach
+from gandist.adversarial.player import Player
+from gandist.adversarial.round import Round
+from gandist.adversarial.strategies import detach
 from gandist.assembly import seat_players
 from gandist.config import Config, parse
 from gandist.models.build import build

@@ -29,8 +29,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
+from gandist.adversarial.game import Draws, Game, Real
 from gandist.adversarial.losses import LOSSES, Targets
-from gandist.adversarial.round import STRATEGIES, Draws, Game, Player, Real, Round
+from gandist.adversarial.player import Player
+from gandist.adversarial.round import Round
+from gandist.adversarial.strategies import STRATEGIES
 from gandist.config import Config, parse
 from gandist.data.image_set import ImageSet
 from gandist.data.images import open_images

@@ -18,7 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gandist.adversarial.round import STRATEGIES, Draws, Real, Round
+from gandist.adversarial.game import Draws, Real
+from gandist.adversarial.round import Round
+from gandist.adversarial.strategies import STRATEGIES
 from gandist.assembly import seat_players
 from gandist.config import Config, parse
 from gandist.models.build import build

@@ -10,8 +10,11 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from gandist.adversarial.game import Draws, Game, Real
 from gandist.adversarial.losses import LOSSES, Targets
-from gandist.adversarial.round import STRATEGIES, Draws, Game, Player, Real, Round
+from gandist.adversarial.player import Player
+from gandist.adversarial.round import Round
+from gandist.adversarial.strategies import STRATEGIES
 from gandist.config import ModelConfig
 from gandist.models.build import build
 from gandist.models.contract import ImageShape, Networks

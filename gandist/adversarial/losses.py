@@ -17,18 +17,40 @@ loss                as_real                  as_fake                  for_genera
 
 With the logistic costs the mixture is binary cross-entropy against y; with least squares it is (l - y)^2 / 2 up to
 a constant. A new loss is a new row of :data:`LOSSES`.
+
+Any of them can be made *relativistic* (Jolicoeur-Martineau 2019): D then says how much more real an image looks than
+images of the other kind, and G pays for the real images too. See :class:`Comparison`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-Cost = Callable[[Float[Tensor, " batch"]], Float[Tensor, " batch"]]
+Logits = Float[Tensor, " batch"]
+Cost = Callable[[Logits], Logits]
+Across = Callable[[Tensor], Tensor]
+"""The mean of a tensor over all ranks, which can be differentiated; the tensor itself where there is one rank."""
+
+Comparison = Literal["off", "pairs", "average"]
+"""What a logit is measured against before it is judged.
+
+``off``: nothing, l = D(x) and l = D(G(z)).
+``pairs``: the logit of the image of the other kind in the same row, l = D(x) - D(G(z)). D pays ``as_real(l)`` and G
+``for_generator(-l)``, once for each pair (Jolicoeur-Martineau 2019, section 4.1; Huang et al. 2024, equation 3).
+``average``: the mean logit of the other kind over the batch, l = D(x) - E D(G(z)) and D(G(z)) - E D(x) (the same paper,
+section 4.2). Images of a batch then see each other, so that a step cannot be cut into passes.
+"""
+
+
+def alone(tensor: Tensor) -> Tensor:
+    """Return the mean over one rank."""
+    return tensor
 
 
 @dataclass(frozen=True)
@@ -39,19 +61,64 @@ class AdversarialLoss:
     as_fake: Cost
     for_generator: Cost
     boundary: float = 0.0
+    relativistic: Comparison = "off"
 
-    def discriminator(
-        self, logits: Float[Tensor, " batch"], target: Float[Tensor, " batch"] | float
-    ) -> Float[Tensor, ""]:
+    def compared(self, comparison: Comparison) -> AdversarialLoss:
+        """Return this loss of logits that are measured against those of the other kind."""
+        return replace(self, relativistic=comparison)
+
+    @property
+    def couples_batch(self) -> bool:
+        """Whether the cost of an image depends on the whole batch."""
+        return self.relativistic == "average"
+
+    @property
+    def needs_real(self) -> bool:
+        """Whether G's cost depends on D's logits for real images."""
+        return self.relativistic != "off"
+
+    def measured(self, real_logits: Logits, fake_logits: Logits, across: Across = alone) -> tuple[Logits, Logits]:
+        """Return what D is judged by: both kinds of logits in fp32, measured against each other if relativistic.
+
+        Differences are counted from the boundary, so that no difference means undecided in every loss.
+        """
+        real, fake = real_logits.float(), fake_logits.float()
+        if self.relativistic == "off":
+            return real, fake
+        if self.relativistic == "pairs":
+            return real - fake + self.boundary, fake - real + self.boundary
+        return real - across(fake.mean()) + self.boundary, fake - across(real.mean()) + self.boundary
+
+    def mixture(self, logits: Logits, target: Logits | float) -> Float[Tensor, ""]:
         """Return D's mean cost for ``logits`` whose probability of counting as real is ``target``."""
         logits = logits.float()
         if isinstance(target, float) and target in (0.0, 1.0):  # a hard label leaves one of the two costs
             return (self.as_real(logits) if target else self.as_fake(logits)).mean()
         return (target * self.as_real(logits) + (1 - target) * self.as_fake(logits)).mean()
 
-    def generator(self, fake_logits: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
-        """Return G's mean cost for the logits of its fakes."""
-        return self.for_generator(fake_logits.float()).mean()
+    def discriminator(
+        self,
+        real_logits: Logits,
+        fake_logits: Logits,
+        real_target: Logits | float = 1.0,
+        fake_target: Logits | float = 0.0,
+        across: Across = alone,
+    ) -> Float[Tensor, ""]:
+        """Return D's mean cost for real images and fakes; a pair is paid for once, by the target of its real image."""
+        real, fake = self.measured(real_logits, fake_logits, across)
+        on_real = self.mixture(real, real_target)
+        return on_real if self.relativistic == "pairs" else on_real + self.mixture(fake, fake_target)
+
+    def generator(
+        self, fake_logits: Logits, real_logits: Logits | None = None, across: Across = alone
+    ) -> Float[Tensor, ""]:
+        """Return G's mean cost for the logits of its fakes and, in a relativistic loss, those of real images."""
+        if real_logits is None:
+            assert not self.needs_real, "a relativistic loss compares fakes with real images"
+            return self.for_generator(fake_logits.float()).mean()
+        real, fake = self.measured(real_logits, fake_logits, across)
+        on_fake = self.for_generator(fake).mean()
+        return on_fake + self.as_fake(real).mean() if self.relativistic == "average" else on_fake
 
 
 LOSSES: dict[str, AdversarialLoss] = {
@@ -84,6 +151,11 @@ LOSSES: dict[str, AdversarialLoss] = {
 }
 
 
+def auxiliary_loss(class_logits: Float[Tensor, "batch classes"], c: Int[Tensor, " batch"]) -> Float[Tensor, ""]:
+    """Return the mean of -log P(C = c | x), which both players of an AC-GAN pay (Odena et al. 2017, equation 3)."""
+    return F.cross_entropy(class_logits.float(), c)
+
+
 @dataclass(frozen=True)
 class Targets:
     """D's targets: smoothed labels, of which a random share is swapped between real and fake.
@@ -95,7 +167,7 @@ class Targets:
     fake: float = 0.0
     swap_probability: float = 0.0
 
-    def draw(self, real: bool, uniform: Float[Tensor, " batch"] | None) -> Float[Tensor, " batch"] | float:
+    def draw(self, real: bool, uniform: Logits | None) -> Logits | float:
         """Return the targets of a batch: a number, or one per image where ``uniform`` draws decide who is swapped."""
         own, other = (self.real, self.fake) if real else (self.fake, self.real)
         if uniform is None:

@@ -1,178 +1,33 @@
-"""One round of the game: D steps, then a G step.
+"""One round of the game: D steps and G steps.
 
 Symbols as in the papers: ``z`` latents, ``c`` classes, ``x`` images, G and D the networks. A *round* is one
 exchange; a *step* is one network's update inside it; a *pass* is the part of a step's batch that is held in memory
 at once. Nothing here knows of ranks, devices or files: a :class:`Player` says how its gradients travel, and
-:class:`Draws` where random numbers come from.
+:class:`Draws` where random numbers come from. In which order the steps are played is the strategy's choice
+(:mod:`gandist.adversarial.strategies`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from gandist.adversarial.guard import FiniteGuard
-from gandist.adversarial.losses import AdversarialLoss, Targets
+from gandist.adversarial.game import Draws, Game, Latents, Moves, Real, Statistics, cut
+from gandist.adversarial.losses import auxiliary_loss
+from gandist.adversarial.penalties.base import GeneratorPenalty, Made, Penalty, Scene, View
+from gandist.adversarial.player import frozen
 from gandist.adversarial.regularizers import Regularizer
-from gandist.models.layers import begin_step, couples_batch
-from gandist.models.noise import RowNoise, random_layers, seed_layers
+from gandist.models.contract import Verdict
+from gandist.models.layers import begin_step
+from gandist.models.noise import JoinedNoise, Noise, seed_layers
 
-Statistics = dict[str, Tensor]
-"""Named scalars on the device; reading one out waits for the device, so only log rounds do."""
-
-
-@dataclass
-class Player:
-    """One network, its optimizer, and how its gradients travel.
-
-    Args:
-        network: what a pass calls when it wants this network's gradients (it may reduce them over ranks).
-        module: the same network bare: its parameters, and what a pass calls when it does not want them.
-        optimizer: over the parameters of ``module``.
-        clip_norm: gradients are scaled down to this global norm, if not None.
-        scaler: loss scaling for fp16, one for each network so that neither sees the other's overflows.
-        backward: runs the backward pass of a scalar.
-        no_sync: a context in which a backward pass of ``network`` is not reduced.
-        before_step: called before each step; returns when the weights may change.
-
-    """
-
-    network: nn.Module
-    module: nn.Module
-    optimizer: torch.optim.Optimizer
-    clip_norm: float | None = None
-    scaler: torch.amp.GradScaler | None = None
-    backward: Callable[[Tensor], None] = torch.Tensor.backward
-    no_sync: Callable[[], AbstractContextManager[object]] = nullcontext
-    before_step: Callable[[], None] = lambda: None
-
-    def __post_init__(self) -> None:
-        self.parameters = list(self.module.parameters())
-        self.random_layers = random_layers(self.module)
-        self.guard = FiniteGuard(self.module)
-
-    @property
-    def loss_scale(self) -> float:
-        """The factor that keeps small fp16 gradients from vanishing; 1 in other formats."""
-        return 1.0 if self.scaler is None else self.scaler.get_scale()
-
-    def scaled(self, loss: Tensor) -> Tensor:
-        """Return ``loss`` times the current loss scale."""
-        return loss if self.scaler is None else self.scaler.scale(loss)
-
-    def step(self, round_index: int) -> tuple[Tensor, bool]:
-        """Apply the gathered gradients and drop them; a step whose gradients are not finite changes nothing.
-
-        Returns:
-            the gradients' global norm before clipping, and whether the step counts as one: False where an overflow of
-            fp16 skipped it. Other skipped steps are known on the device alone (:class:`FiniteGuard`).
-
-        """
-        self.before_step()
-        if self.scaler is not None:
-            self.scaler.unscale_(self.optimizer)
-        gradients = [p.new_zeros(()) if p.grad is None else p.grad for p in self.parameters]
-        norms = torch.stack(torch._foreach_norm(gradients))
-        norm = torch.linalg.vector_norm(norms)
-        skip = self.guard.judge(norms, round_index)
-        if self.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_(self.parameters, self.clip_norm, norm)
-        taken = True
-        if self.scaler is None:
-            self._apply_unless(skip)
-        else:
-            before = self.scaler.get_scale()
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-            taken = self.scaler.get_scale() >= before
-        self.optimizer.zero_grad(set_to_none=True)
-        return norm, taken
-
-    def _apply_unless(self, skip: Tensor) -> None:
-        """Take the optimizer's step unless ``skip``, which a fused optimizer reads where it lies."""
-        if self.optimizer.param_groups[0].get("fused"):
-            self.optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
-            self.optimizer.step()
-        elif not skip:
-            self.optimizer.step()
-
-
-@dataclass(frozen=True)
-class Real:
-    """Real images of one D step, in [-1, 1], with their classes where D sees them."""
-
-    x: Float[Tensor, "batch channels height width"]
-    c: Int[Tensor, " batch"] | None
-
-
-@dataclass(frozen=True)
-class Draws:
-    """Random numbers of one round: a stream for each site, drawn for the global batch and cut to this share's rows.
-
-    Args:
-        stream: from the name of a site to its generator, seeded by the round and the site alone.
-        batch: rows of the global batch.
-        start: first row of this share.
-
-    """
-
-    stream: Callable[[str], torch.Generator]
-    batch: int
-    start: int
-
-    def rows(self, site: str, rows: slice) -> RowNoise:
-        """Return the draws of ``site`` for the rows of a pass, counted from this share's first."""
-        return RowNoise(self.stream(site), self.batch, self.start + rows.start, rows.stop - rows.start)
-
-
-@dataclass
-class Game:
-    """What stays the same from round to round.
-
-    Args:
-        generator: the player that makes fakes.
-        discriminator: the player that tells them from real images.
-        loss: the adversarial loss.
-        targets: D's targets for it.
-        regularizers: penalties that D pays.
-        latent_dim: length of z.
-        class_cdf: P(class <= k) for every class k, from which the classes of fakes are drawn as often as those of
-            the real images occur; None in an unconditional game.
-        micro_images: images in one pass; None for all of a step's.
-
-    """
-
-    generator: Player
-    discriminator: Player
-    loss: AdversarialLoss
-    targets: Targets
-    regularizers: Sequence[Regularizer]
-    latent_dim: int
-    class_cdf: Float[Tensor, " classes"] | None = None
-    micro_images: int | None = None
-
-    @property
-    def couples_batch(self) -> bool:
-        """Whether images of a batch see each other in a layer, so that a step cannot be cut into passes."""
-        return bool(couples_batch(self.generator.module) or couples_batch(self.discriminator.module))
-
-    @property
-    def players(self) -> dict[str, Player]:
-        """Both players under the letters that papers give their networks."""
-        return {"d": self.discriminator, "g": self.generator}
-
-
-@dataclass(frozen=True)
-class Latents:
-    """The inputs of one batch of fakes."""
-
-    z: Float[Tensor, "batch latent"]
-    c: Int[Tensor, " batch"] | None
+Due = Sequence[Regularizer[Penalty]]
+GeneratorDue = Sequence[Regularizer[GeneratorPenalty]]
 
 
 @dataclass
@@ -184,9 +39,10 @@ class Round:
         draws: this round's random numbers.
         index: of the round in the run.
         images_seen: real images shown to D before this round.
+        moves: who learns; the other network is used and stays as it is.
         statistics: filled by the steps.
         discriminator_moved: False if (the last) D step was skipped for an overflow.
-        generator_moved: the same of G.
+        generator_moved: the same of G; False as well in a round in which it does not learn.
 
     """
 
@@ -194,9 +50,12 @@ class Round:
     draws: Draws
     index: int
     images_seen: int
+    moves: Moves = "both"
     statistics: Statistics = field(default_factory=dict)
     discriminator_moved: bool = True
     generator_moved: bool = True
+
+    # --- the steps ---------------------------------------------------------------------------------------------
 
     def discriminator_step(self, real: Real, latents: Latents, fakes: Tensor | None, site: str, number: int) -> None:
         """Update D on real images and detached fakes; nothing of it reaches G.
@@ -204,76 +63,327 @@ class Round:
         Args:
             real: this share's real images.
             latents: from which fakes are made, pass by pass, where ``fakes`` is None.
-            fakes: the whole step's fakes, if one pass holds them.
+            fakes: the whole step's fakes, if they are there already.
             site: names the step among those of the round, for its random draws.
             number: of this D step in the run; says which penalties are due.
 
         """
-        player = self.game.discriminator
+        player, totals = self.game.discriminator, Statistics()
+        if self.moves == "generator":
+            self._watch(real, latents, fakes, site)
+            return
         begin_step(player.module)
-        due = [r for r in self.game.regularizers if r.due(number) and r.weight(self.images_seen) > 0]
-        totals: Statistics = {}
+        due = self._due(number)
         for rows, last, share in self._passes(len(real.x)):
-            fake = fakes if fakes is not None else self.generate(latents, rows, site, graph=False)
-            x = real.x[rows].requires_grad_(bool(due))
+            fake = fakes[rows] if fakes is not None else self.generate(latents, rows, site, graph=False)
             with nullcontext() if last else player.no_sync():
-                real_logits = self._judge(player.network, x, _cut(real.c, rows), f"{site}.real", rows)
-                fake_logits = self._judge(player.network, fake.detach(), _cut(latents.c, rows), f"{site}.fake", rows)
-                loss = self._adversarial_loss(real_logits, fake_logits, site, rows)
-                measured = {"loss/d": loss.detach(), **self._describe(real_logits, fake_logits)}
-                for regularizer in due:
-                    value = regularizer.penalty(x, real_logits, player.loss_scale)
-                    measured[f"penalty/{regularizer.name}"] = value.detach()
-                    loss = loss + regularizer.scale(self.images_seen) * value
+                loss, measured, _ = self._discriminator_loss(real, fake.detach(), latents, site, rows, due)
                 player.backward(player.scaled(loss if share == 1 else loss * share))
             _add(totals, measured, share)
-        norm, self.discriminator_moved = player.step(self.index)
-        self.statistics |= {**totals, "grad_norm/d": norm}
+        self._end_discriminator_step(totals)
 
-    def generator_step(self, latents: Latents, fakes: Tensor | None, site: str) -> None:
+    def generator_step(self, latents: Latents, fakes: Tensor | None, site: str, real: Real, number: int) -> Tensor:
         """Update G on D's opinion of its fakes, with D frozen: no gradient of D's weights is computed or reduced.
 
         Args:
             latents: from which fakes are made, pass by pass, where ``fakes`` is None.
             fakes: the whole step's fakes with their graph, if one pass holds them.
             site: names the step, for its random draws.
+            real: real images, which a relativistic loss compares the fakes with.
+            number: of this G step in the run; says which penalties are due.
+
+        Returns:
+            the fakes, without their graph.
 
         """
-        player, judge = self.game.generator, self.game.discriminator
-        totals: Statistics = {}
+        player, judge, totals, made = self.game.generator, self.game.discriminator, Statistics(), list[Tensor]()
+        due = self._generator_due(number)
         with frozen(judge.module):
             for rows, last, share in self._passes(len(latents.z)):
                 with nullcontext() if last else player.no_sync():
                     fake = fakes if fakes is not None else self.generate(latents, rows, site, graph=True)
-                    fake_logits = self._judge(judge.module, fake, _cut(latents.c, rows), f"{site}.judged", rows)
-                    loss = self.game.loss.generator(fake_logits)
+                    made.append(fake.detach())
+                    view = View(self._gradient_normalized(fake), cut(latents.c, rows))
+                    verdict = self._judge(judge.module, view, f"{site}.judged", rows)
+                    loss, measured = self._generator_loss(verdict, self._real_logits(real, site, rows), view.c)
+                    loss = self._pay(loss, measured, due, fake, latents, site, rows)
                     player.backward(player.scaled(loss if share == 1 else loss * share))
-                _add(totals, {"loss/g": loss.detach()}, share)
-        norm, self.generator_moved = player.step(self.index)
+                _add(totals, measured, share)
+        self._end_generator_step(totals, due, sum(fake.numel() for fake in made))
+        return torch.cat(made) if len(made) > 1 else made[0]
+
+    def simultaneous_step(self, real: Real, latents: Latents, site: str, number: int) -> None:
+        """Update both networks from where they stand: one forward of G, and one of D on the fakes, serve both.
+
+        Each backward pass is told whose gradients it is for, so that nothing of D's loss reaches G and nothing of G's
+        reaches D. Both networks move when both gradients are known. Moving D between the two backward passes, as old
+        tutorials do, would let the second one use weights that its graph was not made with; PyTorch refuses since 1.5.
+        """
+        d, g, totals = self.game.discriminator, self.game.generator, Statistics()
+        begin_step(d.module)
+        due, generator_due, elements = self._due(number), self._generator_due(self.index), 0
+        for rows, last, share in self._passes(len(real.x)):
+            with nullcontext() if last else d.no_sync(), nullcontext() if last else g.no_sync():
+                fake = self.generate(latents, rows, site, graph=True)
+                elements += fake.numel()
+                seen = self._gradient_normalized(fake)
+                d_loss, measured, verdicts = self._discriminator_loss(real, seen, latents, site, rows, due)
+                d.backward(d.scaled(d_loss * share), inputs=d.learning, retain_graph=True)
+                real_logits = verdicts["real"].logits.detach() if self.game.loss.needs_real else None
+                g_loss, more = self._generator_loss(verdicts["fake"], real_logits, cut(latents.c, rows))
+                g_loss = self._pay(g_loss, more, generator_due, fake, latents, site, rows)
+                g.backward(g.scaled(g_loss * share), inputs=g.learning)
+            _add(totals, {**measured, **more}, share)
+        self._end_discriminator_step(totals)
+        self._end_generator_step(totals, generator_due, elements)
+
+    def _watch(self, real: Real, latents: Latents, fakes: Tensor | None, site: str) -> None:
+        """Let D judge without learning, so that its accuracy is still known."""
+        totals = Statistics()
+        with torch.no_grad():
+            for rows, _, share in self._passes(len(real.x)):
+                fake = fakes[rows] if fakes is not None else self.generate(latents, rows, site, graph=False)
+                _, measured, _ = self._discriminator_loss(real, fake.detach(), latents, site, rows, ())
+                _add(totals, measured, share)
+        self.statistics |= totals
+
+    # --- what a pass costs -------------------------------------------------------------------------------------
+
+    def _discriminator_loss(
+        self, real: Real, fake: Tensor, latents: Latents, site: str, rows: slice, due: Due
+    ) -> tuple[Tensor, Statistics, dict[str, Verdict]]:
+        """Return D's loss in one pass, what was measured, and what D said of each view."""
+        game, player = self.game, self.game.discriminator
+        wanted = {name for regularizer in due for name in regularizer.penalty.gradients}
+        if "fake" in wanted and not fake.requires_grad:
+            fake = fake.requires_grad_()
+        views = {
+            "real": View(real.x[rows].requires_grad_("real" in wanted), cut(real.c, rows)),
+            "fake": View(fake, cut(latents.c, rows)),
+        }
+        scene = Scene(
+            views,
+            player.module,
+            noise=lambda name: self.draws.rows(f"{site}.{name}", rows),
+            fakes_near=lambda noise, sigma: self._make_near(latents.rows(rows), rows, site, noise, sigma, graph=False),
+            real_std=lambda: self._standard_deviation(real.x),
+            loss_scale=player.loss_scale,
+            rounding=player.rounding,
+            images_seen=self.images_seen,
+        )
+        for regularizer in due:
+            regularizer.penalty.prepare(scene)
+        joined = game.concatenate or any(regularizer.penalty.joined for regularizer in due)
+        verdicts = self._judge_views(scene.views, site, rows, joined=joined)
+        scene.logits = {name: verdict.logits for name, verdict in verdicts.items()}
+        loss = self._adversarial_loss(scene.logits["real"], scene.logits["fake"], site, rows)
+        measured = {"loss/d": loss.detach(), **self._describe(scene.logits["real"], scene.logits["fake"])}
+        for name in ("real", "fake"):
+            classes, c = verdicts[name].classes, scene.views[name].c
+            if classes is not None and c is not None:
+                loss = loss + game.auxiliary_weight * auxiliary_loss(classes, c)
+                measured[f"accuracy/class_{name}"] = (classes.detach().argmax(dim=1) == c).float().mean()
+        for regularizer in due:
+            value = regularizer.penalty.cost(scene)
+            measured[f"penalty/{regularizer.name}"] = value.detach()
+            loss = loss + regularizer.scale(self.images_seen) * value
+        return loss, {**measured, **scene.measured}, verdicts
+
+    def _generator_loss(
+        self, verdict: Verdict, real_logits: Tensor | None, c: Tensor | None
+    ) -> tuple[Tensor, Statistics]:
+        """Return G's loss in one pass, and what was measured."""
+        game = self.game
+        loss = game.loss.generator(verdict.logits, real_logits, game.across)
+        measured = {"loss/g": loss.detach()}
+        if verdict.classes is not None and c is not None:
+            loss = loss + game.auxiliary_weight * auxiliary_loss(verdict.classes, c)
+        return loss, measured
+
+    def _pay(
+        self,
+        loss: Tensor,
+        measured: Statistics,
+        due: GeneratorDue,
+        fake: Tensor,
+        latents: Latents,
+        site: str,
+        rows: slice,
+    ) -> Tensor:
+        """Return G's loss with the penalties that are due."""
+        if not due:
+            return loss
+        player, some = self.game.generator, latents.rows(rows)
+        made = Made(
+            fake,
+            player.module,
+            near=lambda noise, sigma: self._make_near(some, rows, site, noise, sigma, graph=True),
+            styled=lambda: self._make_styled(some, rows, site),
+            noise=lambda name: self.draws.rows(f"{site}.{name}", rows),
+            loss_scale=player.loss_scale,
+        )
+        for regularizer in due:
+            value = regularizer.penalty.cost(made)
+            measured[f"penalty/{regularizer.name}"] = value.detach()
+            loss = loss + regularizer.scale(self.images_seen) * value
+        measured |= made.measured
+        return loss
+
+    def _end_discriminator_step(self, totals: Statistics) -> None:
+        game, player = self.game, self.game.discriminator
+        norm, self.discriminator_moved = player.step(self.index)
+        if game.clip_weights is not None:
+            torch._foreach_clamp_min_(player.data, -game.clip_weights)
+            torch._foreach_clamp_max_(player.data, game.clip_weights)
+        watchers = [regularizer.penalty for regularizer in game.regularizers if regularizer.penalty.watches]
+        if watchers or game.augment is not None:
+            heard = torch.stack([totals[name] for name in ("logits/real", "logits/fake", "accuracy/real")])
+            real_logit, fake_logit, accuracy = game.across(heard)
+            for penalty in watchers:
+                penalty.observe(real_logit, fake_logit, self.images_seen)
+            if game.augment is not None:
+                game.augment.observe(2 * accuracy - 1, self.draws.batch)  # the mean sign of D(x)
+                totals |= game.augment.statistics()
+        self.statistics |= {**totals, "grad_norm/d": norm}
+
+    def _end_generator_step(self, totals: Statistics, due: GeneratorDue, elements: int) -> None:
+        for regularizer in due:
+            regularizer.penalty.end_step(totals, self.game.across)
+        if self.game.gradient_norm is not None:
+            self.game.gradient_norm.end_step(elements, self.game.across)
+        norm, self.generator_moved = self.game.generator.step(self.index)
         self.statistics |= {**totals, "grad_norm/g": norm}
 
-    def draw_latents(self, images: int, site: str, device: torch.device) -> Latents:
-        """Draw z ~ N(0, I) and, in a conditional game, classes as often as they occur, for one step's fakes."""
+    # --- fakes -------------------------------------------------------------------------------------------------
+
+    def draw_latents(self, real: Real, site: str) -> Latents:
+        """Draw z ~ N(0, I) and, in a conditional game, classes, for as many fakes as there are real images.
+
+        Classes are drawn as often as they occur. A relativistic loss compares images of the same class, so there the
+        fakes have the classes of the real images.
+        """
+        images, device, cdf = len(real.x), real.x.device, self.game.class_cdf
         rows = slice(0, images)
         z = self.draws.rows(f"{site}.z", rows).normal(self.game.latent_dim).to(device, non_blocking=True)
-        if self.game.class_cdf is None:
+        if cdf is None:
             return Latents(z, None)
+        if self.game.loss.needs_real:
+            return Latents(z, real.c)
         uniform = self.draws.rows(f"{site}.c", rows).uniform().to(device, non_blocking=True)
-        return Latents(z, torch.searchsorted(self.game.class_cdf, uniform, right=True))
+        return Latents(z, torch.searchsorted(cdf, uniform, right=True))
+
+    def begin_generator(self) -> None:
+        """Let G get ready for its next step; before the first forward pass whose fakes that step uses."""
+        if self.moves != "discriminator":
+            begin_step(self.game.generator.module)
 
     def generate(self, latents: Latents, rows: slice, site: str, *, graph: bool) -> Tensor:
         """Return G's fakes for some rows of the latents; only with ``graph`` can they teach G."""
+        return self._make(latents.rows(rows), rows, site, graph=graph)
+
+    def _make(self, some: Latents, rows: slice, site: str, *, graph: bool) -> Tensor:
+        player = self.game.generator
+        self._seed_generator(site, rows)
+        network = player.network if graph else player.module
+        with torch.set_grad_enabled(graph):
+            fakes: Tensor = network(some.z, some.c)
+        return fakes
+
+    def _make_near(self, some: Latents, rows: slice, site: str, noise: Noise, sigma: float, *, graph: bool) -> Tensor:
+        """Return fakes of latents nearby, with the same draws inside G."""
+        shift = sigma * noise.normal(self.game.latent_dim).to(some.z.device)
+        return self._make(Latents(some.z + shift, some.c), rows, site, graph=graph)
+
+    def _make_styled(self, some: Latents, rows: slice, site: str) -> tuple[Tensor, Tensor]:
+        """Return the same fakes once more, and their styles."""
+        self._seed_generator(site, rows)
+        images, w = self.game.generator.network(some.z, some.c, with_styles=True)
+        return images, w
+
+    def _seed_generator(self, site: str, rows: slice) -> None:
         player = self.game.generator
         if player.random_layers:
             seed_layers(player.random_layers, self.draws.rows(f"{site}.generator", rows))
-        network = player.network if graph else player.module
-        with torch.set_grad_enabled(graph):
-            fakes: Tensor = network(latents.z[rows], _cut(latents.c, rows))
-        return fakes
 
     def fits_one_pass(self, images: int) -> bool:
         """Tell whether a step of ``images`` images is made in a single pass."""
         return self.game.micro_images is None or images <= self.game.micro_images
+
+    # --- judging -----------------------------------------------------------------------------------------------
+
+    def _judge(self, network: nn.Module, view: View, site: str, rows: slice) -> Verdict:
+        """Return what D says of one view."""
+        layers = self.game.discriminator.random_layers
+        x = self._augmented(view.x, site, rows)
+        if layers:
+            seed_layers(layers, self.draws.rows(site, rows))
+        return _verdict(network(x, view.c))
+
+    def _judge_views(self, views: dict[str, View], site: str, rows: slice, *, joined: bool) -> dict[str, Verdict]:
+        """Return what D says of all views, with a graph; ``joined`` in a single forward pass."""
+        player = self.game.discriminator
+        sites = {name: f"{site}.{view.like or name}" for name, view in views.items()}
+        if not joined:
+            return {name: self._judge(player.network, view, sites[name], rows) for name, view in views.items()}
+        x = torch.cat([self._augmented(view.x, sites[name], rows) for name, view in views.items()])
+        known = [view.c for view in views.values() if view.c is not None]
+        if player.random_layers:
+            parts = [self.draws.rows(sites[name], rows) for name in views]
+            seed_layers(player.random_layers, JoinedNoise(parts))
+        verdict, size = _verdict(player.network(x, torch.cat(known) if known else None)), rows.stop - rows.start
+        logits = verdict.logits.split(size)
+        classes = [None] * len(views) if verdict.classes is None else verdict.classes.split(size)
+        return {name: Verdict(*said) for name, *said in zip(views, logits, classes, strict=True)}
+
+    def _augmented(self, x: Tensor, site: str, rows: slice) -> Tensor:
+        augment = self.game.augment
+        return x if augment is None else augment(x, self.draws.rows(f"{site}.augment", rows), self.images_seen)
+
+    def _real_logits(self, real: Real, site: str, rows: slice) -> Tensor | None:
+        """Return D's logits for real images in a G step, where its loss depends on them."""
+        if not self.game.loss.needs_real:
+            return None
+        with torch.no_grad():
+            view = View(real.x[rows], cut(real.c, rows))
+            return self._judge(self.game.discriminator.module, view, f"{site}.compared", rows).logits
+
+    def _gradient_normalized(self, fake: Tensor) -> Tensor:
+        normalization = self.game.gradient_norm
+        return fake if normalization is None else normalization(fake, self.game.generator.loss_scale)
+
+    def _adversarial_loss(self, real_logits: Tensor, fake_logits: Tensor, site: str, rows: slice) -> Tensor:
+        game, real_uniform, fake_uniform = self.game, None, None
+        if game.targets.swap_probability > 0:
+            uniform = self.draws.rows(f"{site}.swap", rows).uniform(2).to(real_logits.device)
+            real_uniform, fake_uniform = uniform.unbind(dim=1)
+        targets = game.targets.draw(True, real_uniform), game.targets.draw(False, fake_uniform)
+        return game.loss.discriminator(real_logits, fake_logits, *targets, game.across)
+
+    @torch.no_grad()
+    def _describe(self, real_logits: Float[Tensor, " batch"], fake_logits: Float[Tensor, " batch"]) -> Statistics:
+        game = self.game
+        real, fake = game.loss.measured(real_logits, fake_logits, game.across)
+        return {
+            "logits/real": real_logits.mean(),
+            "logits/fake": fake_logits.mean(),
+            "accuracy/real": (real > game.loss.boundary).float().mean(),
+            "accuracy/fake": (fake < game.loss.boundary).float().mean(),
+        }
+
+    @torch.no_grad()
+    def _standard_deviation(self, x: Tensor) -> Tensor:
+        """Return the standard deviation of all elements of a step's images, over all ranks."""
+        mean, square = self.game.across(torch.stack([x.mean(), x.square().mean()]))
+        deviation: Tensor = (square - mean.square()).clamp_min(0).sqrt()
+        return deviation
+
+    # --- who pays, and pass by pass ----------------------------------------------------------------------------
+
+    def _due(self, number: int) -> Due:
+        return [regularizer for regularizer in self.game.regularizers if regularizer.due(number, self.images_seen)]
+
+    def _generator_due(self, number: int) -> GeneratorDue:
+        return [r for r in self.game.generator_regularizers if r.due(number, self.images_seen)]
 
     def _passes(self, images: int) -> Iterator[tuple[slice, bool, float]]:
         """Yield each pass's rows, whether it is the last of the step, and its share of the step's images."""
@@ -282,69 +392,12 @@ class Round:
             stop = min(start + size, images)
             yield slice(start, stop), stop == images, (stop - start) / images
 
-    def _judge(
-        self, network: nn.Module, x: Tensor, c: Tensor | None, site: str, rows: slice
-    ) -> Float[Tensor, " batch"]:
-        layers = self.game.discriminator.random_layers
-        if layers:
-            seed_layers(layers, self.draws.rows(site, rows))
-        logits: Tensor = network(x, c)
-        return logits.float()
 
-    def _adversarial_loss(self, real_logits: Tensor, fake_logits: Tensor, site: str, rows: slice) -> Tensor:
-        game, real_uniform, fake_uniform = self.game, None, None
-        if game.targets.swap_probability > 0:
-            uniform = self.draws.rows(f"{site}.swap", rows).uniform(2).to(real_logits.device)
-            real_uniform, fake_uniform = uniform.unbind(dim=1)
-        on_real = game.loss.discriminator(real_logits, game.targets.draw(True, real_uniform))
-        on_fake = game.loss.discriminator(fake_logits, game.targets.draw(False, fake_uniform))
-        return on_real + on_fake
-
-    @torch.no_grad()
-    def _describe(self, real_logits: Tensor, fake_logits: Tensor) -> Statistics:
-        boundary = self.game.loss.boundary
-        return {
-            "logits/real": real_logits.mean(),
-            "logits/fake": fake_logits.mean(),
-            "accuracy/real": (real_logits > boundary).float().mean(),
-            "accuracy/fake": (fake_logits < boundary).float().mean(),
-        }
-
-
-def detach(play: Round, reals: Sequence[Real]) -> None:
-    """Play D steps on ``reals``, then a G step; one forward of G serves the last D step, detached, and the G step.
-
-    Earlier D steps, if there are several, see fresh fakes made without a graph. Where a step takes several passes,
-    G's graph is not kept from one network's step to the other's: the same fakes are made again, pass by pass.
-    """
-    for k, real in enumerate(reals):
-        site, images = f"step{k}", len(real.x)
-        latents, fakes = play.draw_latents(images, site, real.x.device), None
-        if k == len(reals) - 1 and play.fits_one_pass(images):
-            fakes = play.generate(latents, slice(0, images), site, graph=True)
-        play.discriminator_step(real, latents, fakes, site, number=play.index * len(reals) + k)
-    play.generator_step(latents, fakes, site)
-
-
-STRATEGIES: dict[str, Callable[[Round, Sequence[Real]], None]] = {"detach": detach}
-"""How a round shares the forward passes of G between the two networks' steps."""
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """Switch off the gradients of the module's parameters, and on again for those that had them."""
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in trainable:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)
-
-
-def _cut(c: Tensor | None, rows: slice) -> Tensor | None:
-    return None if c is None else c[rows]
+def _verdict(said: Tensor | Verdict) -> Verdict:
+    """Return D's answer in fp32, whether or not it has an auxiliary classifier."""
+    if isinstance(said, Verdict):
+        return said._replace(logits=said.logits.float())
+    return Verdict(said.float(), None)
 
 
 def _add(totals: Statistics, measured: Statistics, share: float) -> None:

@@ -2,26 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from gandist.adversarial.regularizers import PENALTIES, Regularizer
-from gandist.config import Config
+from gandist.adversarial.gradient_norm import GradientNormalization
+from gandist.adversarial.losses import LOSSES, AdversarialLoss
+from gandist.adversarial.penalties.base import GeneratorPenalty, Penalty
+from gandist.adversarial.regularizers import GENERATOR_PENALTIES, PENALTIES, Regularizer
+from gandist.config import Config, PenaltyConfig, Schedule
+from gandist.errors import ConfigError, did_you_mean
+from gandist.models.contract import Networks, StyleGenerator
+from gandist.models.layers import couples_batch
 from gandist.runtime.schedule import factor
 
+Row = TypeVar("Row")
 
-def regularizers_of(config: Config) -> list[Regularizer]:
-    """Return the penalties that are switched on, each with its weight over images seen."""
-    r1 = config.regularizer.r1
-    if r1.gamma == 0:
-        return []
 
-    def weight(images_seen: int) -> float:
-        return r1.gamma * factor(r1.schedule, images_seen, config.run.total_kimg)
+def pick(table: Mapping[str, Row], name: str, knob: str) -> Row:
+    """Return a row of a table by its name.
 
-    return [Regularizer("r1", PENALTIES["r1"], weight, r1.interval_steps)]
+    Raises:
+        ConfigError: there is no such row.
+
+    """
+    if name not in table:
+        raise ConfigError(f"{knob} {name}: no such row.{did_you_mean(name, table)} There are: {', '.join(table)}.")
+    return table[name]
+
+
+def loss_of(config: Config) -> AdversarialLoss:
+    """Return the adversarial loss."""
+    return pick(LOSSES, config.loss.kind, "loss.kind").compared(config.loss.relativistic)
+
+
+def regularizers_of(config: Config) -> list[Regularizer[Penalty]]:
+    """Return the penalties of D that are switched on, each with its weight over images seen."""
+    return [
+        Regularizer(name, PENALTIES[name](**settings.settings), _weight(config, settings), settings.interval_steps)
+        for name, settings in _paid(config).items()
+        if name in PENALTIES
+    ]
+
+
+def generator_regularizers_of(config: Config) -> list[Regularizer[GeneratorPenalty]]:
+    """Return the penalties of G that are switched on."""
+    return [
+        Regularizer(
+            name, GENERATOR_PENALTIES[name](**settings.settings), _weight(config, settings), settings.interval_steps
+        )
+        for name, settings in _paid(config).items()
+        if name in GENERATOR_PENALTIES
+    ]
+
+
+def gradient_norm_of(config: Config) -> GradientNormalization | None:
+    """Return the normalisation of G's gradient, if it is switched on."""
+    settings = config.regularizer.gradient_norm
+    return GradientNormalization(settings.decay) if settings.on else None
+
+
+def _paid(config: Config) -> dict[str, PenaltyConfig]:
+    """Return the sections of penalties whose weight is not zero, by the name of their row."""
+    found: dict[str, PenaltyConfig] = {}
+    for name in type(config.regularizer).model_fields:
+        settings = getattr(config.regularizer, name)
+        if isinstance(settings, PenaltyConfig) and settings.level > 0 and name != "other":
+            found[name] = settings
+    other = config.regularizer.other
+    if other.level > 0 or other.name is not None:
+        name = other.name or ""
+        pick({**PENALTIES, **GENERATOR_PENALTIES}, name, "regularizer.other.name")
+        if name in type(config.regularizer).model_fields:
+            raise ConfigError(f"regularizer.other.name {name}: has a section of its own, regularizer.{name}.")
+        found[name] = other
+    return found
+
+
+def _weight(config: Config, settings: PenaltyConfig) -> Callable[[int], float]:
+    return partial(_scheduled, settings.level, settings.schedule, config.run.total_kimg)
+
+
+def _scheduled(level: float, schedule: Schedule, total_kimg: float, images_seen: int) -> float:
+    return level * factor(schedule, images_seen, total_kimg)
+
+
+def check_rules(config: Config, networks: Networks, share_images: int) -> None:
+    """Refuse rules that do not fit the networks, or passes that would change what is computed.
+
+    Raises:
+        ConfigError: the message says which, and what to do.
+
+    """
+    loss, regularizer, micro = loss_of(config), config.regularizer, config.execution.micro_images
+    if loss.couples_batch and micro is not None and micro < share_images:
+        raise ConfigError(
+            f"execution.micro_images {micro}: would cut a rank's batch of {share_images}, but relativistic average "
+            "compares each image with all others. Leave micro_images out, use more ranks, or take pairs."
+        )
+    if regularizer.path_length.level > 0 and not isinstance(networks.generator, StyleGenerator):
+        raise ConfigError(
+            f"regularizer.path_length.weight {regularizer.path_length.level:g}: a {config.model.arch} generator has no "
+            "styles. Set it to 0, or use an architecture with styles such as stylegan2."
+        )
+    joined = [name for name, part in (("r1", regularizer.r1), ("r2", regularizer.r2)) if _differs(part)]
+    if joined and (norms := couples_batch(networks.discriminator)):
+        raise ConfigError(
+            f"regularizer.{joined[0]}.method finite_difference: lets D judge real images and fakes as one batch, which "
+            f"its batch normalisation ({norms[0]}, ...) would mix. Use method exact, or a D without batch norms."
+        )
+
+
+def _differs(part: Any) -> bool:
+    return bool(part.level > 0 and part.method == "finite_difference")
 
 
 def class_cdf(class_counts: Sequence[int]) -> Tensor:

@@ -21,9 +21,17 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gandist.adversarial.ema import GeneratorAverage
-from gandist.adversarial.losses import LOSSES, Targets
-from gandist.adversarial.round import Game, Player
-from gandist.assembly.rules import class_cdf, regularizers_of
+from gandist.adversarial.game import Game
+from gandist.adversarial.losses import Targets, alone
+from gandist.adversarial.player import Player
+from gandist.assembly.rules import (
+    check_rules,
+    class_cdf,
+    generator_regularizers_of,
+    gradient_norm_of,
+    loss_of,
+    regularizers_of,
+)
 from gandist.config import AdamConfig, Config
 from gandist.errors import ConfigError
 from gandist.models.build import build
@@ -39,6 +47,12 @@ COMPRESSION = {
     "fp16": DDPCommunicationHookType.FP16,
 }
 """How gradients travel, from the knob's words to Accelerate's."""
+ROUNDING: dict[Precision, float] = {
+    "fp32": torch.finfo(torch.float32).eps,
+    "bf16": torch.finfo(torch.bfloat16).eps,
+    "fp16": torch.finfo(torch.float16).eps,
+}
+"""Relative spacing of numbers in each format."""
 
 
 def open_accelerator(
@@ -68,6 +82,7 @@ def build_networks(config: Config, classes: int, share_images: int) -> Networks:
     """
     image = ImageShape(config.data.resolution, config.data.channels)
     networks = build(config.model, image, classes, rng.key(config.run.seed, "weights"))
+    check_rules(config, networks, share_images)
     micro = config.execution.micro_images
     if micro is not None and micro < share_images:
         for role, network in (("generator", networks.generator), ("discriminator", networks.discriminator)):
@@ -107,12 +122,20 @@ def seat_players(
         discriminator=seat(
             networks.discriminator, config.optimizer.discriminator, compiled=compiled and not regularizers
         ),
-        loss=LOSSES[config.loss.kind],
+        loss=loss_of(config),
         targets=Targets(config.loss.real_label, config.loss.fake_label, config.loss.swap_probability),
         regularizers=regularizers,
         latent_dim=config.model.latent_dim,
         class_cdf=cdf,
         micro_images=config.execution.micro_images,
+        generator_regularizers=generator_regularizers_of(config),
+        auxiliary_weight=config.loss.auxiliary_weight,
+        gradient_norm=gradient_norm_of(config),
+        clip_weights=config.regularizer.clip_weights,
+        share_latents=config.update.latents == "shared",
+        g_steps=config.update.g_steps,
+        concatenate=config.update.concatenate,
+        across=mean_over_ranks if accelerator.num_processes > 1 else alone,
     )
     return game, average
 
@@ -161,4 +184,5 @@ def _seat(
         clip_norm=adam.clip_norm,
         scaler=torch.amp.GradScaler(accelerator.device.type) if precision == "fp16" else None,
         no_sync=no_sync,
+        rounding=ROUNDING[precision],
     )

@@ -35,10 +35,50 @@ class ResnetConfig(Section):
     discriminator_channels: int = knob(128, "Channels of D's blocks at 32 px.", ge=1)
 
 
+class StyleGan2Config(Section):
+    """StyleGAN2 (Karras et al. 2020), conditional by class as in StyleGAN2-ADA (Karras et al. 2020a)."""
+
+    style_dim: int = knob(512, "Length of the style w.", ge=1)
+    mapping_depth: int = knob(8, "Layers of the mapping network from z to w.", ge=1)
+    mapping_lr_multiplier: float = knob(0.01, "How fast mapping networks learn, relative to other layers.", gt=0)
+    mixing_probability: float = knob(
+        0.9, "Share of fakes in training whose later layers take another latent's style.", ge=0, le=1
+    )
+    channel_base: int = knob(32768, "A resolution has this many feature maps, divided by it.", unit="maps x px", ge=1)
+    channel_max: int = knob(512, "At most so many feature maps.", ge=1)
+    discriminator: Literal["residual", "plain"] = knob("residual", "Whether D's blocks have shortcuts.")
+    minibatch_group: int = knob(4, "Images whose standard deviation D is shown; divides each pass.", ge=1)
+    class_mapping_depth: int = knob(8, "Layers of D's mapping network of classes.", ge=1)
+
+
+class CipsConfig(Section):
+    """CIPS (Anokhin et al. 2021); its mapping network and its D are StyleGAN2's, with the knobs of that section."""
+
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = knob(
+        (512,) * 7, "Features of each pair of modulated layers; every pair adds to the image.", min_length=1
+    )
+    fourier_features: int = knob(512, "Sines of learned linear functions of the position.", ge=1)
+    fourier_std: float = knob(2.0, "Spread of their frequencies at the beginning.", unit="radians per half image", gt=0)
+    position_features: int = knob(512, "Numbers learned for each pixel; 0 for none.", ge=0)
+    demodulate: bool = knob(True, "Whether features are brought back to unit variance behind each modulated layer.")
+
+
+class BigganConfig(Section):
+    """BigGAN (Brock et al. 2019, appendix B)."""
+
+    generator_channels: int = knob(64, "Base width of G, the paper's ch (96 for its best network).", ge=1)
+    discriminator_channels: int = knob(64, "Base width of D, the paper's ch.", ge=1)
+    class_dim: int = knob(128, "Length of the class embedding that all blocks of G share.", ge=1)
+    hierarchical: bool = knob(True, "Every block of G sees a piece of z of its own; otherwise the first layer sees z.")
+    attention_resolution: int | None = knob(
+        None, "Both networks have self-attention at this size of features (the paper's: 64).", unit="px", ge=4
+    )
+
+
 class ModelConfig(Section):
     """The two networks."""
 
-    arch: Literal["mlp", "dcgan", "resnet"] = knob("dcgan", "Which architecture.")
+    arch: str = knob("dcgan", "Which architecture: a row of the table in gandist/models/build.py.")
     conditional: bool = knob(False, "Both networks see the class; needs labelled data.")
     head: Literal["own", "projection", "auxiliary"] = knob(
         "own",
@@ -49,3 +89,6 @@ class ModelConfig(Section):
     mlp: MlpConfig = section(MlpConfig, "Read when arch is mlp.")
     dcgan: DcganConfig = section(DcganConfig, "Read when arch is dcgan.")
     resnet: ResnetConfig = section(ResnetConfig, "Read when arch is resnet.")
+    biggan: BigganConfig = section(BigganConfig, "Read when arch is biggan.")
+    stylegan2: StyleGan2Config = section(StyleGan2Config, "Read when arch is stylegan2 or cips.")
+    cips: CipsConfig = section(CipsConfig, "Read when arch is cips.")

@@ -22,8 +22,9 @@ from gandist.config.execution import (
     TrackingConfig,
 )
 from gandist.config.knobs import Change, Section, section
-from gandist.config.method import LossConfig, OptimizerConfig, RegularizerConfig, UpdateConfig
+from gandist.config.method import LossConfig, OptimizerConfig, UpdateConfig
 from gandist.config.models import ModelConfig
+from gandist.config.penalties import RegularizerConfig
 from gandist.errors import ConfigError, did_you_mean
 
 

@@ -7,14 +7,17 @@ from collections.abc import Callable
 import torch
 
 from gandist.config import ModelConfig
-from gandist.errors import ConfigError
-from gandist.models import dcgan, mlp, resnet
+from gandist.errors import ConfigError, did_you_mean
+from gandist.models import biggan, cips, dcgan, mlp, resnet, stylegan2
 from gandist.models.contract import ImageShape, Networks
 
 ARCHITECTURES: dict[str, Callable[[ModelConfig, ImageShape, int], Networks]] = {
     "mlp": mlp.build,
     "dcgan": dcgan.build,
     "resnet": resnet.build,
+    "stylegan2": stylegan2.build,
+    "cips": cips.build,
+    "biggan": biggan.build,
 }
 
 
@@ -36,6 +39,9 @@ def build(model: ModelConfig, image: ImageShape, classes: int, seed: int) -> Net
             "model.conditional is on, but the data has no classes. Prepare the images from a folder with one "
             "subfolder per class, or set --model.conditional False."
         )
+    if model.arch not in ARCHITECTURES:
+        near = did_you_mean(model.arch, ARCHITECTURES)
+        raise ConfigError(f"model.arch {model.arch}: no such network.{near} There are: {', '.join(ARCHITECTURES)}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ARCHITECTURES[model.arch](model, image, classes if model.conditional else 0)

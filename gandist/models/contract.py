@@ -53,6 +53,14 @@ class StyleGenerator(Generator):
         """Return images; ``with_styles`` the pair of images and the styles that they were made from, in its graph."""
 
 
+class AnyResolution(ABC):
+    """A generator, beside its other bases, whose images can have another resolution than those it was trained on."""
+
+    @abstractmethod
+    def draw_at(self, resolution: int) -> None:
+        """Give the images that follow this height and width."""
+
+
 class Verdict(NamedTuple):
     """What a discriminator with an auxiliary classifier says of images.
 

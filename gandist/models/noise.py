@@ -7,10 +7,26 @@ how the batch is split. The price, drawing the other rows' numbers too, is small
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+
+@runtime_checkable
+class Noise(Protocol):
+    """Draws for the rows of a pass, on the CPU; each call draws anew."""
+
+    def normal(self, *shape: int) -> Tensor:
+        """Return (rows, *shape) standard normal numbers."""
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Return (rows, *shape) numbers uniform in [0, 1)."""
+
+    def integers(self, below: int, *shape: int) -> Tensor:
+        """Return (rows, *shape) int64 numbers uniform in 0 .. below - 1."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +54,29 @@ class RowNoise:
         return self._cut(torch.randint(below, (self.batch, *shape), generator=self.generator))
 
 
-class RandomLayer(nn.Module):
-    """A layer that draws in training, from the :class:`RowNoise` that the round gives it before each pass."""
+@dataclass(frozen=True)
+class JoinedNoise:
+    """Draws for several parts that pass through a network as one batch, each as it would draw alone."""
 
-    noise: RowNoise | None = None
+    parts: Sequence[Noise]
+
+    def normal(self, *shape: int) -> Tensor:
+        """Return standard normal numbers for the rows of all parts."""
+        return torch.cat([part.normal(*shape) for part in self.parts])
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Return numbers uniform in [0, 1) for the rows of all parts."""
+        return torch.cat([part.uniform(*shape) for part in self.parts])
+
+    def integers(self, below: int, *shape: int) -> Tensor:
+        """Return int64 numbers uniform in 0 .. below - 1 for the rows of all parts."""
+        return torch.cat([part.integers(below, *shape) for part in self.parts])
+
+
+class RandomLayer(nn.Module):
+    """A layer that draws in training, from the :class:`Noise` that the round gives it before each pass."""
+
+    noise: Noise | None = None
 
 
 class Dropout(RandomLayer):
@@ -65,7 +100,7 @@ def random_layers(network: nn.Module) -> list[RandomLayer]:
     return [module for module in network.modules() if isinstance(module, RandomLayer)]
 
 
-def seed_layers(layers: list[RandomLayer], noise: RowNoise | None) -> None:
+def seed_layers(layers: list[RandomLayer], noise: Noise | None) -> None:
     """Give the layers the draws of the coming pass; they take them one after the other."""
     for layer in layers:
         layer.noise = noise

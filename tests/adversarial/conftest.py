@@ -9,9 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gandist.adversarial.game import Draws, Game, Real
 from gandist.adversarial.losses import LOSSES, Targets
+from gandist.adversarial.player import Player
 from gandist.adversarial.regularizers import Regularizer
-from gandist.adversarial.round import Draws, Game, Player, Real, Round, detach
+from gandist.adversarial.round import Round
+from gandist.adversarial.strategies import detach
 from gandist.config import ModelConfig
 from gandist.models.build import build
 from gandist.models.contract import ImageShape

@@ -9,8 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from gandist.adversarial.game import Draws, Game, Real
 from gandist.adversarial.losses import LOSSES, Targets
-from gandist.adversarial.round import Draws, Game, Player, Round
+from gandist.adversarial.player import Player
+from gandist.adversarial.round import Round
 from gandist.assembly import class_cdf
 from gandist.models.noise import RowNoise
 from gandist.runtime import rng
@@ -68,11 +70,11 @@ def test_draws_are_what_they_say() -> None:
 
 def test_sites_and_rounds_have_numbers_of_their_own(set_table: Make) -> None:
     table = set_table("mlp")
-    device = torch.device("cpu")
-    found = [table.round(index).draw_latents(6, site, device).z for index in (0, 1) for site in ("step0", "step1")]
+    real = table.reals()[0]
+    found = [table.round(index).draw_latents(real, site).z for index in (0, 1) for site in ("step0", "step1")]
     for k, one in enumerate(found):
         assert not any(torch.equal(one, other) for other in found[:k])
-    assert torch.equal(found[1], table.round(0).draw_latents(6, "step1", device).z), "the same words, the same numbers"
+    assert torch.equal(found[1], table.round(0).draw_latents(real, "step1").z), "the same words, the same numbers"
 
 
 def test_classes_are_drawn_as_often_as_they_occur() -> None:
@@ -99,7 +101,7 @@ def classes_drawn(cdf: Tensor, images: int) -> Tensor:
     player = Player(network, network, torch.optim.SGD(network.parameters()))
     game = Game(player, player, LOSSES["hinge"], Targets(), (), latent_dim=1, class_cdf=cdf)
     draws = Draws(lambda site: rng.generator(0, site), images, 0)
-    latents = Round(game, draws, 0, 0).draw_latents(images, "step0", torch.device("cpu"))
+    latents = Round(game, draws, 0, 0).draw_latents(Real(torch.zeros(images, 1, 1, 1), None), "step0")
     assert latents.c is not None
     return latents.c
 

@@ -24,7 +24,7 @@ continued exactly: say so in the change's description, and put the new numbers h
 
 
 def test_golden_round(set_table: Callable[..., Any]) -> None:
-    penalty = Regularizer("r1", PENALTIES["r1"], lambda images_seen: 1.0, interval_steps=2)
+    penalty = Regularizer("r1", PENALTIES["r1"](), lambda images_seen: 1.0, interval_steps=2)
     targets = Targets(0.9, 0.1, swap_probability=0.2)
     table = set_table("mlp", conditional=True, targets=targets, regularizers=[penalty], d_steps=2, rate=0.5)
     played = table.play()

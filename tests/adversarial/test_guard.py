@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gandist.adversarial.guard import FiniteGuard, first_not_finite
-from gandist.adversarial.round import Player
+from gandist.adversarial.player import Player
 
 Make = Callable[..., Any]
 NAN, INF = float("nan"), float("inf")

@@ -36,9 +36,9 @@ def test_discriminator_pays_the_mixture_of_both_costs(name: str, target: float) 
     as_real, as_fake, _ = PAPERS[name]
     costs = [target * as_real(x) + (1 - target) * as_fake(x) for x in LOGITS]
     for logit, cost in zip(LOGITS, costs, strict=True):
-        got = LOSSES[name].discriminator(torch.tensor([logit]), target)
+        got = LOSSES[name].mixture(torch.tensor([logit]), target)
         assert got.item() == pytest.approx(cost, rel=1e-6, abs=1e-6)
-    batch = LOSSES[name].discriminator(torch.tensor(LOGITS), target)
+    batch = LOSSES[name].mixture(torch.tensor(LOGITS), target)
     assert batch.item() == pytest.approx(sum(costs) / len(costs), rel=1e-6)
 
 
@@ -55,7 +55,7 @@ def test_targets_may_differ_from_image_to_image(name: str) -> None:
     as_real, as_fake, _ = PAPERS[name]
     targets = [0.98 if k % 3 else 0.02 for k in range(len(LOGITS))]
     costs = [y * as_real(x) + (1 - y) * as_fake(x) for x, y in zip(LOGITS, targets, strict=True)]
-    got = LOSSES[name].discriminator(torch.tensor(LOGITS), torch.tensor(targets))
+    got = LOSSES[name].mixture(torch.tensor(LOGITS), torch.tensor(targets))
     assert got.item() == pytest.approx(sum(costs) / len(costs), rel=1e-6)
 
 
@@ -65,13 +65,13 @@ def test_logistic_costs_are_binary_cross_entropy(name: str) -> None:
     for target in (0.0, 0.02, 0.3, 0.9, 1.0):
         soft = torch.full_like(logits, target)
         expected = F.binary_cross_entropy_with_logits(logits, soft)
-        torch.testing.assert_close(LOSSES[name].discriminator(logits, soft), expected, rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(LOSSES[name].mixture(logits, soft), expected, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("target", [0.0, 0.1, 0.9, 1.0])
 def test_least_squares_has_the_gradient_of_the_distance_to_the_target(target: float) -> None:
     logits = torch.linspace(-3, 3, 13, requires_grad=True)
-    (got,) = torch.autograd.grad(LOSSES["least_squares"].discriminator(logits, target), logits)
+    (got,) = torch.autograd.grad(LOSSES["least_squares"].mixture(logits, target), logits)
     torch.testing.assert_close(got, (logits.detach() - target) / len(logits), rtol=1e-6, atol=1e-7)
 
 
@@ -87,7 +87,7 @@ def test_discriminator_is_undecided_at_the_boundary(name: str) -> None:
 def test_half_precision_logits_are_averaged_in_full_precision(name: str) -> None:
     logits = torch.linspace(-4, 4, 999).bfloat16()
     for got, expected in [
-        (LOSSES[name].discriminator(logits, 0.9), LOSSES[name].discriminator(logits.float(), 0.9)),
+        (LOSSES[name].mixture(logits, 0.9), LOSSES[name].mixture(logits.float(), 0.9)),
         (LOSSES[name].generator(logits), LOSSES[name].generator(logits.float())),
     ]:
         assert got.dtype == torch.float32

@@ -14,7 +14,7 @@ Make = Callable[..., Any]
 
 
 def r1(gamma: float = 0.5, interval: int = 1) -> Regularizer:
-    return Regularizer("r1", PENALTIES["r1"], lambda images_seen: gamma, interval)
+    return Regularizer("r1", PENALTIES["r1"](), lambda images_seen: gamma, interval)
 
 
 GAMES: dict[str, dict[str, Any]] = {
@@ -58,7 +58,7 @@ def test_the_mean_of_two_shares_is_the_gradient_of_the_whole_batch(set_table: Ma
     def gradients(rows: slice) -> list[Tensor]:
         table = set_table(**settings)
         played, real = table.round(start=rows.start), table.reals(rows=rows)[0]
-        latents = played.draw_latents(len(real.x), "step0", real.x.device)
+        latents = played.draw_latents(real, "step0")
         played.discriminator_step(real, latents, None, "step0", number=0)
         return table.moves("discriminator")
 

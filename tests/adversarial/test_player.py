@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gandist.adversarial.penalties.base import Penalty, Scene
 from gandist.adversarial.regularizers import PENALTIES, Regularizer
 
 Make = Callable[..., Any]
 
 
 def r1(gamma: float = 0.5, interval: int = 1) -> Regularizer:
-    return Regularizer("r1", PENALTIES["r1"], lambda images_seen: gamma, interval)
+    return Regularizer("r1", PENALTIES["r1"](), lambda images_seen: gamma, interval)
 
 
 def total_norm(tensors: list[Tensor]) -> float:
@@ -50,7 +51,7 @@ def test_norms_are_those_of_the_gradients(set_table: Make) -> None:
 def test_statistics_say_what_the_discriminator_thinks(set_table: Make) -> None:
     table = set_table("mlp", dropout=0.0, loss="least_squares", rate=0.0)
     played, real = table.play(), table.reals()[0]
-    z = table.round().draw_latents(table.batch, "step0", real.x.device).z
+    z = table.round().draw_latents(real, "step0").z
     with torch.no_grad():
         real_logits, fake_logits = table.d(real.x, None), table.d(table.g(z, None), None)
     expected = {
@@ -112,12 +113,13 @@ def test_loss_scaling_changes_nothing_else(set_table: Make) -> None:
 def test_penalties_learn_the_loss_scale(set_table: Make) -> None:
     scales: list[float] = []
 
-    def record(x: Tensor, logits: Tensor, loss_scale: float) -> Tensor:
-        scales.append(loss_scale)
-        return logits.mean() * 0
+    class Record(Penalty):
+        def cost(self, scene: Scene) -> Tensor:
+            scales.append(scene.loss_scale)
+            return scene.logits["real"].mean() * 0
 
     for scalers in (False, True):
-        set_table("mlp", scalers=scalers, regularizers=[Regularizer("record", record, lambda seen: 1.0)]).play()
+        set_table("mlp", scalers=scalers, regularizers=[Regularizer("record", Record(), lambda seen: 1.0)]).play()
     assert scales == [1.0, 1024.0]
 
 

@@ -4,7 +4,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gandist.adversarial.regularizers import PENALTIES, Regularizer, input_gradient, r1
+from gandist.adversarial.penalties.base import Scene, View, input_gradient
+from gandist.adversarial.penalties.gradient import R1
+from gandist.adversarial.regularizers import PENALTIES, Regularizer
+
+
+def r1(x: Tensor, logits: Tensor, scale: float = 1.0) -> Tensor:
+    """Return what R1 costs for images and D's logits for them."""
+    views = {"real": View(x, None), "fake": View(x, None)}
+    scene = Scene(views, nn.Identity(), *[lambda *_: x] * 3, loss_scale=scale, logits={"real": logits})
+    return R1().cost(scene)
+
 
 GENERATOR = torch.Generator().manual_seed(5)
 
@@ -79,8 +89,8 @@ def test_each_image_has_a_gradient_of_its_own() -> None:
 
 @pytest.mark.parametrize("interval", [1, 4, 16])
 def test_a_lazy_penalty_keeps_its_strength(interval: int) -> None:
-    regularizer = Regularizer("r1", PENALTIES["r1"], lambda images_seen: 10.0 + images_seen, interval)
-    due = [step for step in range(64) if regularizer.due(step)]
+    regularizer = Regularizer("r1", PENALTIES["r1"](), lambda images_seen: 10.0 + images_seen, interval)
+    due = [step for step in range(64) if regularizer.due(step, images_seen=5)]
     assert due == list(range(0, 64, interval))
     paid = sum(regularizer.scale(images_seen=5) for _ in due)
     assert paid == pytest.approx(64 * 15.0), "over many steps the weight does not depend on the interval"

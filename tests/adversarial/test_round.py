@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gandist.adversarial.losses import Targets
+from gandist.adversarial.penalties.base import Penalty, Scene
+from gandist.adversarial.player import frozen
 from gandist.adversarial.regularizers import PENALTIES, Regularizer
-from gandist.adversarial.round import frozen
 
 ARCHITECTURES = ["mlp", "dcgan", "resnet"]
 Make = Callable[..., Any]
 
 
 def r1(gamma: float = 0.5, interval: int = 1) -> Regularizer:
-    return Regularizer("r1", PENALTIES["r1"], lambda images_seen: gamma, interval)
+    return Regularizer("r1", PENALTIES["r1"](), lambda images_seen: gamma, interval)
 
 
 # --- gradients go where they belong ---------------------------------------------------------------------------
@@ -32,7 +33,7 @@ def r1(gamma: float = 0.5, interval: int = 1) -> Regularizer:
 def test_nothing_of_the_discriminator_step_reaches_the_generator(set_table: Make, arch: str, shared: bool) -> None:
     table = set_table(arch, regularizers=[r1()])
     played, real = table.round(), table.reals()[0]
-    latents = played.draw_latents(len(real.x), "step0", real.x.device)
+    latents = played.draw_latents(real, "step0")
     fakes = played.generate(latents, slice(0, len(real.x)), "step0", graph=True) if shared else None
     played.discriminator_step(real, latents, fakes, "step0", number=0)
     assert all(p.grad is None for p in table.g.parameters())
@@ -45,9 +46,10 @@ def test_nothing_of_the_discriminator_step_reaches_the_generator(set_table: Make
 def test_nothing_of_the_generator_step_reaches_the_discriminator(set_table: Make, arch: str) -> None:
     table = set_table(arch)
     played = table.round()
-    latents = played.draw_latents(table.batch, "step0", torch.device("cpu"))
+    real = table.reals()[0]
+    latents = played.draw_latents(real, "step0")
     with gradients_seen(table.d) as seen:
-        played.generator_step(latents, None, "step0")
+        played.generator_step(latents, None, "step0", real, number=0)
     assert seen == []
     assert all(p.grad is None for p in table.d.parameters())
     assert not table.moved("discriminator")
@@ -97,7 +99,7 @@ def test_a_round_is_the_textbook_round(set_table: Make) -> None:
     table = set_table("mlp", dropout=0.0, regularizers=[r1(gamma=0.3, interval=4)], rate=0.1)
     g, d = deepcopy(table.g), deepcopy(table.d)
     real = table.reals()[0].x
-    z = table.round().draw_latents(table.batch, "step0", real.device).z
+    z = table.round().draw_latents(table.reals()[0], "step0").z
     table.play()
 
     fake = g(z, None)
@@ -145,21 +147,23 @@ def test_penalties_are_due_by_the_number_of_the_step_in_the_run(set_table: Make)
     paid_in: list[int] = []
     index = 0
 
-    def count(x: Tensor, logits: Tensor, loss_scale: float) -> Tensor:
-        paid_in.append(index)
-        return logits.mean() * 0
+    class Count(Penalty):
+        def cost(self, scene: Scene) -> Tensor:
+            paid_in.append(index)
+            return scene.logits["real"].mean() * 0
 
-    table = set_table("mlp", d_steps=2, regularizers=[Regularizer("count", count, lambda images_seen: 1.0, 3)])
+    table = set_table("mlp", d_steps=2, regularizers=[Regularizer("count", Count(), lambda images_seen: 1.0, 3)])
     for index in range(6):
         table.play(index)
     assert paid_in == [0, 1, 3, 4], "steps 0, 3, 6 and 9 of the run lie in these rounds"
 
 
 def test_a_penalty_of_weight_zero_is_not_computed(set_table: Make) -> None:
-    def never(x: Tensor, logits: Tensor, loss_scale: float) -> Tensor:
-        raise AssertionError
+    class Never(Penalty):
+        def cost(self, scene: Scene) -> Tensor:
+            raise AssertionError
 
-    table = set_table("mlp", regularizers=[Regularizer("never", never, lambda seen: 0.0 if seen < 100 else 1.0, 1)])
+    table = set_table("mlp", regularizers=[Regularizer("never", Never(), lambda seen: 0.0 if seen < 100 else 1.0, 1)])
     table.play(images_seen=99)
     with pytest.raises(AssertionError):
         table.play(images_seen=100)

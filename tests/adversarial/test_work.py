@@ -7,8 +7,11 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from gandist.adversarial.game import Draws, Game, Real
 from gandist.adversarial.losses import LOSSES, Targets
-from gandist.adversarial.round import Draws, Game, Player, Real, Round, detach
+from gandist.adversarial.player import Player
+from gandist.adversarial.round import Round
+from gandist.adversarial.strategies import detach
 from gandist.config import ModelConfig
 from gandist.models.build import build
 from gandist.models.contract import ImageShape

@@ -37,7 +37,7 @@ RECIPES = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
     [
         ({"modle": {}}, ["modle: no such knob. Did you mean 'model'?"]),
         ({"optimizer": {"generator": {"schedule": {"shpae": "linear"}}}}, ["schedule.shpae", "Did you mean 'shape'?"]),
-        ({"loss": {"kind": "hing"}}, ["loss.kind", "'hinge'", "not 'hing'"]),
+        ({"loss": {"relativistic": "pair"}}, ["loss.relativistic", "'pairs'", "not 'pair'"]),
         ({"update": {"batch_images": "many"}}, ["update.batch_images", "integer", "not 'many'"]),
         ({"update": {"batch_images": 2.5}}, ["update.batch_images", "not 2.5"]),
         ({"loss": {"real_label": 1.5}}, ["loss.real_label", "less than or equal to 1", "not 1.5"]),
@@ -123,7 +123,7 @@ def test_flags(flags: list[str], knob: str, value: object) -> None:
     ("flags", "word"),
     [
         (["--loss.kin", "hinge"], "--loss.kind"),
-        (["--loss.kind", "hing"], "'hinge'"),
+        (["--loss.relativistic", "pair"], "'pairs'"),
         (["--loss.real_label", "3"], "less than or equal to 1"),
         (["--loss.real_label", "0", "--loss.fake_label", "0.5"], "greater than 0"),
         (["--update.batch_images"], "Missing argument"),

@@ -28,7 +28,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gandist.adversarial.round import Draws, Player, Real, Round, detach
+from gandist.adversarial.game import Draws, Real
+from gandist.adversarial.player import Player
+from gandist.adversarial.round import Round
+from gandist.adversarial.strategies import detach
 from gandist.assembly import build_networks, open_accelerator, seat_players
 from gandist.config import merge, parse
 from gandist.continuity import player_parts

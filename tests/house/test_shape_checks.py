@@ -5,9 +5,9 @@ import torch
 from jaxtyping import TypeCheckError
 from torch import nn
 
-from gandist.adversarial.round import Real
+from gandist.adversarial.game import Real
 from gandist.adversarial.losses import LOSSES, Targets
-from gandist.adversarial.regularizers import r1
+from gandist.adversarial.penalties.base import squared_norm
 from gandist.evaluation.sample import draw
 from gandist.models.contract import ImageShape
 from gandist.models.mlp import MlpDiscriminator, MlpGenerator
@@ -19,14 +19,14 @@ def test_logits_of_shape_batch_by_one_are_caught_in_the_loss() -> None:
     column, target = torch.zeros(4, 1), torch.ones(4)
     assert (column * target).shape == (4, 4), "what would happen without a check: every logit meets every target"
     with pytest.raises(TypeCheckError):
-        LOSSES["non_saturating"].discriminator(column, target)
+        LOSSES["non_saturating"].mixture(column, target)
     with pytest.raises(TypeCheckError):
         LOSSES["non_saturating"].generator(column)
 
 
 def test_logits_and_targets_of_different_batches_are_caught() -> None:
     with pytest.raises(TypeCheckError):
-        LOSSES["hinge"].discriminator(torch.zeros(1), torch.ones(4))
+        LOSSES["hinge"].mixture(torch.zeros(1), torch.ones(4))
 
 
 def test_a_discriminator_that_forgets_to_squeeze_is_caught() -> None:
@@ -42,9 +42,8 @@ def test_the_other_wings_are_checked_too() -> None:
         Real(torch.zeros(4, 1, 8, 8), torch.zeros(3, dtype=torch.long))
     with pytest.raises(TypeCheckError):
         Targets().draw(True, torch.zeros(2, 2))
-    x = torch.zeros(4, 1, requires_grad=True)
     with pytest.raises(TypeCheckError):
-        r1(x, x * 2)
+        squared_norm(torch.zeros(4, 2, dtype=torch.long))
     generator = MlpGenerator(IMAGE, 5, (4,), classes=0)
     with pytest.raises(TypeCheckError):
         draw(generator, torch.zeros(4, 5), torch.zeros(3, dtype=torch.long))

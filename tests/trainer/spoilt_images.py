@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any
 
-from gandist.adversarial.round import Real
+from gandist.adversarial.game import Real
 from gandist.cli import main
 from gandist.trainer import Trainer
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from trainer_runs import Launch, digests, make_config, metrics, play
 
-from gandist.adversarial.round import Real
+from gandist.adversarial.game import Real
 from gandist.errors import EXIT_DONE, RunError
 from gandist.trainer import Trainer
 
