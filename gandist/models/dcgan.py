@@ -72,8 +72,10 @@ class DcganDiscriminator(Discriminator):
         self, x: Float[Tensor, "batch channels height width"], c: Int[Tensor, " batch"] | None
     ) -> Float[Tensor, " batch"] | Verdict:
         """Return logits, from an auxiliary head beside those of the classes."""
-        features = self.layers(x)
-        verdict: Tensor | Verdict = self.classes(self.head(features).flatten(), features.sum(dim=(2, 3)), c)
+        h = self.layers(x)
+        with torch.autocast(x.device.type, enabled=False):
+            h = h.float()
+            verdict: Tensor | Verdict = self.classes(self.head(h).flatten(), h.sum(dim=(2, 3)), c)
         return verdict
 
 

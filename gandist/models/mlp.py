@@ -64,8 +64,10 @@ class MlpDiscriminator(Discriminator):
         h = x.flatten(1)
         if self.embedding is not None:
             h = torch.cat([h, self.embedding(c)], dim=1)
-        features = self.layers(h)
-        verdict: Tensor | Verdict = self.classes(self.head(features).squeeze(1), features, c)
+        h = self.layers(h)
+        with torch.autocast(x.device.type, enabled=False):
+            features = h.float()
+            verdict: Tensor | Verdict = self.classes(self.head(features).squeeze(1), features, c)
         return verdict
 
 

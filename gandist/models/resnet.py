@@ -10,6 +10,7 @@ import math
 from itertools import pairwise
 from typing import TypeVar
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -125,8 +126,10 @@ class ResnetDiscriminator(Discriminator):
         self, x: Float[Tensor, "batch channels height width"], c: Int[Tensor, " batch"] | None
     ) -> Float[Tensor, " batch"] | Verdict:
         """Return logits, from an auxiliary head beside those of the classes."""
-        features = F.relu(self.blocks(x)).sum(dim=(2, 3))
-        verdict: Tensor | Verdict = self.classes(self.head(features).squeeze(1), features, c)
+        h = self.blocks(x)
+        with torch.autocast(x.device.type, enabled=False):
+            features = F.relu(h.float()).sum(dim=(2, 3))
+            verdict: Tensor | Verdict = self.classes(self.head(features).squeeze(1), features, c)
         return verdict
 
 
