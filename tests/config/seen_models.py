@@ -2,7 +2,24 @@
 
 from typing import Any
 
+STYLEGAN2 = {"model": {"arch": "stylegan2"}}
+CIPS = {"model": {"arch": "cips"}}
+
 # knob: another value, and the settings under which both values are looked at
 ROWS: dict[str, tuple[Any, dict[str, Any]]] = {
     "model.head": ("projection", {"model": {"conditional": True}}),
+    "model.stylegan2.style_dim": (5, STYLEGAN2),
+    "model.stylegan2.mapping_depth": (1, STYLEGAN2),
+    "model.stylegan2.mapping_lr_multiplier": (0.1, STYLEGAN2),
+    "model.stylegan2.mixing_probability": (0.0, STYLEGAN2),
+    "model.stylegan2.channel_base": (16, STYLEGAN2),
+    "model.stylegan2.channel_max": (3, STYLEGAN2),
+    "model.stylegan2.discriminator": ("plain", STYLEGAN2),
+    "model.stylegan2.minibatch_group": (2, STYLEGAN2),
+    "model.stylegan2.class_mapping_depth": (1, {"model": {"arch": "stylegan2", "conditional": True}}),
+    "model.cips.widths": ([4], CIPS),
+    "model.cips.fourier_features": (3, CIPS),
+    "model.cips.fourier_std": (1.0, CIPS),
+    "model.cips.position_features": (0, CIPS),
+    "model.cips.demodulate": (False, CIPS),
 }

@@ -13,6 +13,7 @@ from gandist.models.contract import ImageShape, Networks
 from gandist.models.noise import RowNoise, random_layers, seed_layers
 
 CLASSES, LATENT_DIM = 3, 5
+STYLES = {"style_dim": 6, "mapping_depth": 2, "channel_max": 4, "class_mapping_depth": 2}
 
 
 @pytest.fixture
@@ -28,6 +29,8 @@ def tiny() -> Callable[..., Networks]:
             "mlp": {"generator_widths": [9, 7], "discriminator_widths": [8, 6], "dropout": 0.5},
             "dcgan": narrow,
             "resnet": narrow,
+            "stylegan2": STYLES,
+            "cips": {"widths": [6, 4], "fourier_features": 5, "position_features": 4},
         }
         return build(ModelConfig.model_validate(settings), ImageShape(resolution, channels), classes, seed)
 
