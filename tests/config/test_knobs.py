@@ -36,6 +36,8 @@ TINY: dict[str, Any] = {
         "mlp": {"generator_widths": [8], "discriminator_widths": [8]},
         "dcgan": {"generator_channels": 2, "discriminator_channels": 2},
         "resnet": {"generator_channels": 2, "discriminator_channels": 2},
+        "stylegan2": {"style_dim": 4, "mapping_depth": 2, "channel_base": 32, "class_mapping_depth": 2},
+        "cips": {"widths": [4, 4], "fourier_features": 4, "position_features": 3},
     },
     "optimizer": {"generator": {"lr": 0.01}, "discriminator": {"lr": 0.01}},
     "regularizer": {"r1": {"gamma": 1.0, "interval_steps": 2}},
@@ -494,7 +496,7 @@ def test_no_knob_is_left_out() -> None:
     assert declared == EVERY_ROW.keys() | SEEN_ELSEWHERE.keys() | SEEN_BETWEEN_RANKS.keys()
     for file, test in SEEN_BETWEEN_RANKS.values():
         assert f"def {test}(" in (Path(__file__).parents[1] / "distributed" / file).read_text()
-    from gandist.adversarial.round import STRATEGIES
+    from gandist.adversarial.strategies import STRATEGIES
 
     assert len(STRATEGIES) == 1
 
