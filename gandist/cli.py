@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; return the exit code (see :mod:`gandist.errors`)."""
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     own_flags = {
-        "prepare": prepare, "new": new, "train": train, "config": config, "doctor": doctor, "supervise": supervise,
+        "prepare": prepare, "encode": encode, "new": new, "train": train, "config": config, "doctor": doctor,
+        "supervise": supervise,
     }  # fmt: skip
     try:
         if words[0] in own_flags:
@@ -142,6 +143,13 @@ def prepare(words: Sequence[str]) -> int:
     from gandist.data.making.prepare import prepare as make_shards
 
     return _call(make_shards, words, source="SOURCE", destination="DESTINATION")
+
+
+def encode(words: Sequence[str]) -> int:
+    """``gandist encode``: make shards of an autoencoder's latents from shards of images."""
+    from gandist.data.encoding.encode import encode as make_shards
+
+    return _call(make_shards, words, shards="SHARDS", destination="OUT")
 
 
 def new(words: Sequence[str]) -> int:
@@ -250,6 +258,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"gandist {gandist.__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     verbs.add_parser("prepare", help="make a folder of indexed shards from images", add_help=False)
+    verbs.add_parser("encode", help="from shards of images to shards of an autoencoder's latents", add_help=False)
     verbs.add_parser("new", help="from a folder of images to shards and a recipe", add_help=False)
     verbs.add_parser("train", help="train, or continue, the run of a recipe", add_help=False)
     verbs.add_parser("config", help="print a resolved recipe, or explain every knob", add_help=False)

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from gandist.data.image_set import Numbers
+
 try:
     import simplejpeg
 except ImportError:
@@ -42,18 +44,21 @@ def quietly() -> Iterator[None]:
         yield
 
 
-def npy_header(resolution: int, channels: int) -> bytes:
+def npy_header(resolution: int, channels: int, numbers: Numbers = "uint8") -> bytes:
     """Return the bytes before the pixels in the ``.npy`` form of one image."""
     buffer = io.BytesIO()
     shape = (resolution, resolution, channels)
-    np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": np.dtype(numbers).str, "fortran_order": False, "shape": shape}
+    )
     return buffer.getvalue()
 
 
 class Decoder:
     """Decodes images of one size: raw ``.npy``, PNG, WebP or JPEG, told apart by their first bytes.
 
-    A set of 3 channels may also hold images in grey, black and white or a palette; none may be transparent.
+    A set of 3 channels may also hold images in grey, black and white or a palette; none may be transparent. Images of
+    other numbers than bytes are raw arrays, and their bytes are what is given out.
 
     Attributes:
         header: what stands before the pixels of a raw image as gandist writes it.
@@ -61,15 +66,18 @@ class Decoder:
 
     """
 
-    def __init__(self, resolution: int, channels: int, *, fast: bool = simplejpeg is not None) -> None:
+    def __init__(
+        self, resolution: int, channels: int, numbers: Numbers = "uint8", *, fast: bool = simplejpeg is not None
+    ) -> None:
+        self._numbers = np.dtype(numbers)
         self._shape = (resolution, resolution, channels)
-        self._modes = _MODES[channels]
+        self._modes = _MODES.get(channels, ())
         self._fast = fast
-        self.header = npy_header(resolution, channels)
-        self.npy_bytes = len(self.header) + resolution * resolution * channels
+        self.header = npy_header(resolution, channels, numbers)
+        self.npy_bytes = len(self.header) + resolution * resolution * channels * self._numbers.itemsize
 
     def into(self, raw: bytes, out: Images) -> None:
-        """Write the pixels of ``raw`` to ``out``, shape (resolution, resolution, channels), in one piece.
+        """Write the pixels of ``raw`` to ``out``, shape (resolution, resolution, bytes of all channels), in one piece.
 
         Raises:
             DecodeError: the bytes are damaged, or an image of another size, kind or number of channels.
@@ -78,9 +86,11 @@ class Decoder:
         if raw.startswith(self.header):
             if len(raw) != self.npy_bytes:
                 raise DecodeError(f"the raw image has {len(raw)} bytes, not {self.npy_bytes}")
-            out[:] = np.frombuffer(raw, dtype=np.uint8, offset=len(self.header)).reshape(self._shape)
+            out[:] = np.frombuffer(raw, dtype=np.uint8, offset=len(self.header)).reshape(out.shape)
         elif raw.startswith(_NPY_MAGIC):
             out[:] = self._other_npy(raw)
+        elif self._numbers != np.uint8:
+            raise DecodeError(f"the bytes are no raw array of {self._numbers}")
         elif not (self._fast and self._plain_jpeg(raw, out)):
             out[:] = self._compressed(raw)
 
@@ -90,9 +100,10 @@ class Decoder:
             pixels: Images = np.load(io.BytesIO(raw), allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
             raise DecodeError(f"the raw image cannot be read ({error})") from None
-        if pixels.dtype != np.uint8 or pixels.shape != self._shape:
-            raise DecodeError(f"the raw image is {pixels.dtype} of shape {pixels.shape}, not uint8 of {self._shape}")
-        return pixels
+        if pixels.dtype != self._numbers or pixels.shape != self._shape:
+            found = f"{pixels.dtype} of shape {pixels.shape}"
+            raise DecodeError(f"the raw image is {found}, not {self._numbers} of {self._shape}")
+        return np.ascontiguousarray(pixels).view(np.uint8)
 
     def _plain_jpeg(self, raw: bytes, out: Images) -> bool:
         """Decode a plain JPEG in good order and return True, or leave any other to Pillow.

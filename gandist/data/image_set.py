@@ -14,6 +14,7 @@ from gandist.data.order import Ints
 from gandist.latents.space import LatentSpace
 
 Images = NDArray[np.uint8]
+Numbers = Literal["uint8", "float16", "float32"]
 
 
 class Report(NamedTuple):
@@ -82,7 +83,7 @@ class ImageSet(ABC):
 
     resolution: int
     channels: int
-    numbers: Literal["uint8", "float16", "float32"] = "uint8"
+    numbers: Numbers = "uint8"
     latents: LatentSpace | None = None
     class_names: tuple[str, ...]
     class_counts: tuple[int, ...]

@@ -28,6 +28,7 @@ from gandist.data.stream.images import StreamedImages, is_stream, open_stream
 from gandist.errors import ConfigError, DataError
 
 _INDEX_LIMIT_BYTES = 1 << 30
+_KINDS = {1: "greyscale (1 channel) images", 3: "RGB (3 channels) images"}
 _IN_MEMORY_BYTES = 64 << 20  # larger arrays of an index from afar become a file, which all processes map
 
 
@@ -116,10 +117,13 @@ def _check_fits(index: Index, folder: str, data: DataConfig) -> None:
             f"Train with --data.resolution {index.resolution}, or prepare the source again with "
             f"--resolution {data.resolution}."
         )
-    if index.channels != data.channels:
-        kinds = {1: "greyscale (1 channel)", 3: "RGB (3 channels)"}
+    channels, kind = index.channels, _KINDS.get(index.channels, f"{index.numbers} ({index.channels} channels)")
+    if index.latents is not None:
+        channels = index.latents.channels
+        kind = f"moments of latents with {channels} channels"
+    if channels != data.channels:
+        again = "" if index.latents else f", or prepare the source again with --channels {data.channels}"
         raise DataError(
-            f"{folder}: holds {kinds[index.channels]} images, but data.channels is {data.channels}. "
-            f"Train with --data.channels {index.channels}, or prepare the source again with "
-            f"--channels {data.channels}."
+            f"{folder}: holds {kind}, but data.channels is {data.channels}. "
+            f"Train with --data.channels {channels}{again}."
         )

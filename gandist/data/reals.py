@@ -8,6 +8,7 @@ from torch import Tensor
 from gandist.data.image_set import ImageSet
 from gandist.data.loader import Batch
 from gandist.data.stream.images import StreamedImages
+from gandist.latents.whitening import Whitening
 from gandist.models.noise import RowNoise
 from gandist.runtime import rng
 
@@ -33,7 +34,7 @@ class RealImages:
         *, seed: int, batch_images: int, first_row: int, channels_last: bool,
     ) -> None:  # fmt: skip
         self._numbers: torch.dtype = getattr(torch, images.numbers)
-        self._latents = images.latents
+        self._whitening = None if images.latents is None else Whitening(images.latents, device)
         self._device, self._channels_last = device, channels_last
         self._seed, self._batch_images, self._first_row = seed, batch_images, first_row
 
@@ -43,10 +44,10 @@ class RealImages:
         x = raw.view(self._numbers).permute(0, 3, 1, 2).float()
         if self._numbers == torch.uint8:
             x = x.div_(127.5).sub_(1)
-        if self._latents is not None:
+        if self._whitening is not None:
             rows = RowNoise(
                 rng.generator(self._seed, "posterior", batch.position), self._batch_images, self._first_row, len(x)
             )
-            noise = rows.normal(self._latents.channels, *x.shape[2:])
-            x = self._latents.sample(x, noise.to(self._device, non_blocking=True))
+            noise = rows.normal(x.shape[1] // 2, *x.shape[2:])
+            x = self._whitening.sample(x, noise.to(self._device, non_blocking=True))
         return x if self._channels_last else x.contiguous()

@@ -31,6 +31,7 @@ class ShardImages(ImageSet):
     def __init__(self, index: Index, places: Places, data: DataConfig, seed: int) -> None:
         self._kept = keep(index, data.classes)
         self.resolution, self.channels = index.resolution, index.channels
+        self.numbers, self.latents = index.numbers, index.latents
         self.class_names, self.class_counts = self._kept.class_names, self._kept.class_counts
         self._order = Order(
             self._kept.counts, seed, chunk=data.chunk, block=data.block, lanes=data.lanes, stripe=data.stripe
@@ -42,7 +43,7 @@ class ShardImages(ImageSet):
         self._columns = index.columns
         self._numbers: NDArray[np.unsignedinteger[Any]] | None = None  # of the kept samples, where not all are
         self._store = Store(places)
-        self._decoder = Decoder(index.resolution, index.channels)
+        self._decoder = Decoder(index.resolution, index.channels, index.numbers)
         self._header = bytearray(len(self._decoder.header))
         self._bad = _BadImages(math.floor(data.bad_images * self.samples + 1e-9), self.samples)
 

@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 
 @dataclass(frozen=True)
 class LatentSpace:
@@ -37,28 +34,6 @@ class LatentSpace:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     scaling: float
-
-    def whiten(self, latents: Tensor) -> Tensor:
-        """Return latents of the encoder, (batch, channels, height, width), with about mean 0 and variance 1."""
-        mean, std = self._statistics(latents)
-        return (latents - mean) / std
-
-    def unwhiten(self, x: Tensor) -> Tensor:
-        """Return what :meth:`whiten` was given: latents as the decoder takes them."""
-        mean, std = self._statistics(x)
-        return x * std + mean
-
-    def sample(self, moments: Tensor, noise: Tensor) -> Tensor:
-        """Return whitened samples mean + exp(logvar / 2) * noise of moments (batch, 2 * channels, height, width).
-
-        This is the reparametrisation of Kingma & Welling (2014), equation 10.
-        """
-        mean, logvar = moments.chunk(2, dim=1)
-        return self.whiten(mean + torch.exp(0.5 * logvar) * noise)
-
-    def _statistics(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        mean, std = torch.tensor([self.mean, self.std], dtype=like.dtype)[:, None, :, None, None].to(like.device)
-        return mean, std
 
     def as_json(self) -> dict[str, Any]:
         """Return what :meth:`read` reads."""

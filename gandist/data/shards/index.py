@@ -10,14 +10,16 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gandist.data.image_set import Numbers
 from gandist.data.order import Ints
 from gandist.data.shards.columns import ARRAYS, Arrays, Columns, pieces
 from gandist.errors import DataError
+from gandist.latents.space import LatentSpace
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,13 @@ class Index:
 
     ``class_names`` is empty for images without labels. ``label_source`` says where the labels were read: a field such
     as ``cls``, ``json:KEY``, ``folder``, or None. ``transform`` says how the images were made from their source.
-    ``mapped`` is set where the arrays are those of a file.
+    ``mapped`` is set where the arrays are those of a file. ``numbers`` says what the images are made of; other numbers
+    than bytes are raw arrays, and ``latents`` says what they mean where they are an autoencoder's moments.
     """
 
     shards: tuple[Shard, ...]
     resolution: int
-    channels: Literal[1, 3]
+    channels: int
     image_ext: tuple[str, ...]
     class_names: tuple[str, ...]
     source: str
@@ -52,6 +55,8 @@ class Index:
     size: NDArray[np.int32]
     label: NDArray[np.int32]
     mapped: Columns | None = None
+    numbers: Numbers = "uint8"
+    latents: LatentSpace | None = None
 
     @property
     def columns(self) -> Columns:
@@ -79,8 +84,10 @@ class Index:
     @functools.cached_property
     def digest(self) -> str:
         """A digest of what the images are: the shards, and every sample's place and label."""
-        shards = [vars(shard) for shard in self.shards]
-        digest = hashlib.sha256(json.dumps([self.resolution, self.channels, self.class_names, shards]).encode())
+        parts = [self.resolution, self.channels, self.class_names, [vars(shard) for shard in self.shards]]
+        if self.numbers != "uint8" or self.latents is not None:
+            parts += [self.numbers, self.latents and self.latents.as_json()]
+        digest = hashlib.sha256(json.dumps(parts).encode())
         for name, kind in ARRAYS.items():
             digest.update(np.ascontiguousarray(getattr(self, name), dtype=np.dtype(kind).newbyteorder("<")).data)
         return digest.hexdigest()

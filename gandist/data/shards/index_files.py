@@ -13,14 +13,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 import numpy as np
 
+from gandist.data.image_set import Numbers
 from gandist.data.shards.columns import ARRAYS, Arrays, Columns, parse, pieces
 from gandist.data.shards.index import Index, Shard
 from gandist.data.shards.store import check_size
 from gandist.errors import DataError
+from gandist.latents.space import LatentSpace
 
 INDEX_NAME = "index.json"
 TENSORS_NAME = "index.safetensors"
@@ -62,6 +64,8 @@ def _serialised(index: Index) -> tuple[bytes, bytes]:
         "samples": index.samples,
         "shards": [asdict(shard) for shard in index.shards],
         "rejected": [dict(entry) for entry in index.rejected],
+        **({"numbers": index.numbers} if index.numbers != "uint8" else {}),
+        **({"latents": index.latents.as_json()} if index.latents is not None else {}),
         "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
     }
     return json.dumps(content, ensure_ascii=False, indent=1).encode("utf-8", errors="backslashreplace"), tensors
@@ -116,7 +120,7 @@ def load_index(description: bytes, tensors: bytes | Path, where: str) -> Index:
     index = Index(
         shards=tuple(_shard(entry, where) for entry in _get(content, "shards", list, where)),
         resolution=_get(content, "resolution", int, where),
-        channels=cast("Literal[1, 3]", _get(content, "channels", int, where)),
+        channels=_get(content, "channels", int, where),
         image_ext=_strings(content, "image_ext", where),
         class_names=_strings(content, "class_names", where),
         source=_get(content, "source", str, where),
@@ -125,6 +129,8 @@ def load_index(description: bytes, tensors: bytes | Path, where: str) -> Index:
         rejected=tuple(_get(content, "rejected", list, where)),
         **arrays._asdict(),
         mapped=columns,
+        numbers=_numbers(content, where),
+        latents=_latents(content, where),
     )
     _check(index, _get(content, "samples", int, where), where)
     return index
@@ -200,6 +206,24 @@ def _strings(content: Mapping[str, Any], name: str, where: str) -> tuple[str, ..
     return tuple(values)
 
 
+def _numbers(content: Mapping[str, Any], where: str) -> Numbers:
+    found = content.get("numbers", "uint8")
+    if found not in get_args(Numbers):
+        raise DataError(
+            f"{where}: 'numbers' is {str(found)[:60]!r}, not one of {', '.join(get_args(Numbers))}. {_REMEDY}"
+        )
+    return cast("Numbers", found)
+
+
+def _latents(content: Mapping[str, Any], where: str) -> LatentSpace | None:
+    if "latents" not in content:
+        return None
+    try:
+        return LatentSpace.read(content["latents"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{where}: 'latents' is damaged ({error}). {_REMEDY}") from None
+
+
 def _shard(entry: object, where: str) -> Shard:
     if not isinstance(entry, dict):
         raise DataError(f"{where}: 'shards' contains {entry!r}. {_REMEDY}")
@@ -221,7 +245,11 @@ def _check(index: Index, samples: int, where: str) -> None:
             raise DataError(f"{where}: {what}. {_REMEDY}")
 
     lengths = {name: len(getattr(index, name)) for name in ARRAYS}
-    check(index.channels in (1, 3), f"'channels' is {index.channels}, not 1 or 3")
+    if index.numbers == "uint8":
+        check(index.channels in (1, 3), f"'channels' is {index.channels}, not 1 or 3")
+    check(index.image_ext == ("npy",) or index.numbers == "uint8", f"{index.numbers} images are npy, not others")
+    channels = index.channels if index.latents is None else 2 * index.latents.channels
+    check(index.channels == channels >= 1, f"'channels' is {index.channels}, which are no moments of its latents")
     check(index.resolution >= 1, f"'resolution' is {index.resolution}")
     check(bool(index.image_ext) and set(index.image_ext) <= set(IMAGE_EXTENSIONS), f"'image_ext' is {index.image_ext}")
     check(samples >= 1, "it lists no samples")

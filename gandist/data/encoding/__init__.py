@@ -1,0 +1,1 @@
+"""Makes shards of latents from shards of images."""

@@ -1,0 +1,219 @@
+"""gandist encode: moments in the order of the images, their statistics, and what happens when it is cut short."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from gandist.cli import main
+from gandist.config import DataConfig
+from gandist.data.encoding.encode import encode_with
+from gandist.data.encoding.statistics import Sums
+from gandist.data.images import open_images
+from gandist.data.making.prepare import prepare
+from gandist.data.shards.index_files import INDEX_NAME, read_index
+from gandist.errors import DataError
+
+SIDE, LATENT = 8, 4  # px of the images, places of the latents
+
+
+class Averages:
+    """An autoencoder whose moments can be worked out by hand: means of squares of pixels, and a known variance."""
+
+    name, sha256, channels, scaling = "averages", "ab" * 32, 2, 0.5
+
+    def __init__(self, fail_at: int | None = None) -> None:
+        self.passes, self.fail_at = 0, fail_at
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        self.passes += 1
+        if self.passes == self.fail_at:
+            raise KeyboardInterrupt
+        small = torch.nn.functional.avg_pool2d(pictures, SIDE // LATENT)
+        mean = torch.stack([small[:, 0], 3 * small[:, 1] + 2], dim=1)
+        return torch.cat([mean, torch.full_like(mean, -2.0) + 0.5 * mean.abs()], dim=1)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return latents[:, :1].expand(-1, 3, -1, -1).repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    prepare("glyphs", tmp_path / "images", resolution=SIDE, channels=3, max_images=40, shard_images=16, workers=0)
+    return tmp_path / "images"
+
+
+def read_all(folder: Path, **data: Any) -> tuple[np.ndarray, list[int]]:
+    """Return the images of a set in the order of the first epoch, and their labels."""
+    images = open_images(DataConfig.model_validate({"shards": str(folder), "chunk": 1, **data}), seed=0)
+    assert images.samples is not None
+    pixels, labels = images.read(np.arange(images.samples))
+    return pixels, labels.tolist()
+
+
+def encoded(shards: Path, out: Path, autoencoder: Any = None, **options: Any) -> Path:
+    encode_with(autoencoder or Averages(), shards, out, **{"mirror": False, "batch": 7, "workers": 2, **options})
+    return out
+
+
+def as_moments(raw: np.ndarray) -> np.ndarray:
+    return raw.view(np.float16).astype(np.float64)
+
+
+def test_moments_stand_for_the_images_one_for_one_and_keep_the_labels(shards: Path, tmp_path: Path) -> None:
+    out = encoded(shards, tmp_path / "latents")
+    pixels, labels = read_all(shards, resolution=SIDE)
+    moments, same_labels = read_all(out, resolution=LATENT, channels=2)
+    assert labels == same_labels
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    expected = Averages().encode(x).permute(0, 2, 3, 1).to(torch.float16).numpy()
+    assert np.array_equal(moments.view(np.float16), expected)
+
+
+def test_the_index_says_whose_latents_they_are_and_how_they_are_spread(shards: Path, tmp_path: Path) -> None:
+    out = encoded(shards, tmp_path / "latents")
+    content = json.loads((out / INDEX_NAME).read_text())
+    assert content["numbers"] == "float16"
+    assert content["channels"] == 4
+    assert content["resolution"] == LATENT
+    space = read_index(out).latents
+    assert space is not None
+    assert (space.autoencoder, space.sha256, space.channels, space.factor) == ("averages", "ab" * 32, 2, 2)
+    moments = as_moments(read_all(out, resolution=LATENT, channels=2)[0]).reshape(-1, 4)
+    noise = np.random.default_rng(0).standard_normal((1000, len(moments), 2))
+    drawn = moments[:, :2] + np.exp(0.5 * moments[:, 2:]) * noise
+    assert np.allclose(space.mean, moments[:, :2].mean(axis=0), rtol=1e-12)
+    assert np.allclose(space.std, drawn.std(axis=(0, 1)), rtol=5e-3)
+
+
+def test_mirror_images_follow_their_images(shards: Path, tmp_path: Path) -> None:
+    plain = as_moments(read_all(encoded(shards, tmp_path / "plain"), resolution=LATENT, channels=2)[0])
+    out = encoded(shards, tmp_path / "both", mirror=True)
+    index = read_index(out)
+    assert index.samples == 80
+    assert index.label.tolist() == np.repeat(read_index(shards).label, 2).tolist()
+    rows = []
+    for shard, count in zip(index.shards, index.counts, strict=True):
+        raw = (out / shard.url).read_bytes()
+        at = int(np.cumsum([0, *index.counts])[len(rows) and index.shards.index(shard)])
+        rows += [
+            raw[index.offset[n] : index.offset[n] + index.size[n]][-LATENT * LATENT * 8 :]
+            for n in range(at, at + count)
+        ]
+    moments = np.stack([np.frombuffer(row, dtype=np.float16).reshape(LATENT, LATENT, 4) for row in rows])
+    assert np.allclose(moments[1::2], moments[::2, :, ::-1], atol=2e-3), "averages of mirror images are mirrored"
+    assert not np.allclose(moments[1::2], moments[::2], atol=2e-3)
+    assert np.allclose(sorted(moments[::2].sum(axis=(1, 2, 3))), sorted(plain.sum(axis=(1, 2, 3))), atol=0.1)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 64])
+def test_the_batch_changes_nothing(shards: Path, tmp_path: Path, batch: int) -> None:
+    first, second = encoded(shards, tmp_path / "a"), encoded(shards, tmp_path / "b", batch=batch)
+    assert read_index(first).digest == read_index(second).digest
+
+
+def test_cut_short_it_goes_on_and_ends_with_the_same_bytes(shards: Path, tmp_path: Path) -> None:
+    straight = encoded(shards, tmp_path / "straight")
+    with pytest.raises(KeyboardInterrupt):
+        encoded(shards, tmp_path / "cut", Averages(fail_at=5))
+    assert not (tmp_path / "cut").exists(), "it appears whole or not at all"
+    rest = Averages()
+    out = encoded(shards, tmp_path / "cut", rest)
+    assert rest.passes < 6, "shards that were finished are not encoded again"
+    for path in straight.iterdir():
+        assert path.read_bytes() == (out / path.name).read_bytes(), path.name
+
+
+def test_another_autoencoder_does_not_go_on_with_it(shards: Path, tmp_path: Path, capsys: Any) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        encoded(shards, tmp_path / "cut", Averages(fail_at=5))
+    other = Averages()
+    other.sha256 = "cd" * 32
+    encoded(shards, tmp_path / "cut", other)
+    assert "begins anew" in capsys.readouterr().err
+    assert read_index(tmp_path / "cut").latents.sha256 == "cd" * 32  # type: ignore[union-attr]
+
+
+def test_sums_of_parts_are_those_of_the_whole_and_survive_writing() -> None:
+    moments = np.random.default_rng(1).normal(2, 3, (6, 3, 3, 4)).astype(np.float16)
+    parts = sum(map(Sums.of, moments), Sums.none(2))
+    mean, variance = moments[..., :2].astype(np.float64), np.exp(moments[..., 2:].astype(np.float64))
+    assert np.allclose(parts.statistics()[0], mean.mean(axis=(0, 1, 2)), rtol=1e-12)
+    total = variance.mean(axis=(0, 1, 2)) + mean.var(axis=(0, 1, 2))  # the law of total variance
+    assert np.allclose(parts.statistics()[1], np.sqrt(total), rtol=1e-12)
+    again = Sums.read(json.loads(json.dumps(parts.as_json())))
+    assert again.statistics() == parts.statistics()
+
+
+# --- what is refused -------------------------------------------------------------------------------------------
+
+
+def test_a_damaged_image_ends_it_and_leaves_nothing(shards: Path, tmp_path: Path) -> None:
+    shard = sorted(shards.glob("*.tar"))[1]
+    shard.write_bytes(shard.read_bytes().replace(b"\x93NUMPY", b"\x00NUMPY", 1))
+    with pytest.raises(DataError, match=rf"{shard.name}: byte \d+: .*Prepare the set again"):
+        encoded(shards, tmp_path / "latents")
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
+
+
+@pytest.mark.parametrize(
+    ("value", "what"), [(float("nan"), "not finite"), (1e6, "not finite, or above"), (0.25, "the same everywhere")]
+)
+def test_latents_of_no_use_are_refused(shards: Path, tmp_path: Path, value: float, what: str) -> None:
+    class Spoilt(Averages):
+        def encode(self, pictures: Tensor) -> Tensor:
+            return torch.cat(
+                [torch.full((len(pictures), 2, 4, 4), value), torch.full((len(pictures), 2, 4, 4), -999.0)], 1
+            )
+
+    with pytest.raises(DataError, match=what):
+        encoded(shards, tmp_path / "latents", Spoilt())
+
+
+def test_latents_are_not_encoded_again_and_need_their_number_of_channels(shards: Path, tmp_path: Path) -> None:
+    out = encoded(shards, tmp_path / "latents")
+    with pytest.raises(DataError, match="holds float16 numbers, not images"):
+        encoded(out, tmp_path / "again")
+    with pytest.raises(
+        DataError, match=r"holds moments of latents with 2 channels, but data\.channels is 3\. .*channels 2"
+    ):
+        read_all(out, resolution=LATENT, channels=3)
+
+
+@pytest.mark.parametrize(
+    ("entry", "what"),
+    [
+        ({"numbers": "float8"}, "'numbers' is 'float8'"),
+        ({"latents": {"autoencoder": "x"}}, "'latents' is damaged"),
+        ({"channels": 6}, "'channels' is 6"),
+        ({"image_ext": ["png"]}, "float16 images are npy"),
+    ],
+)
+def test_a_damaged_index_of_latents_is_named(shards: Path, tmp_path: Path, entry: dict[str, Any], what: str) -> None:
+    out = encoded(shards, tmp_path / "latents")
+    path = out / INDEX_NAME
+    path.write_text(json.dumps({**json.loads(path.read_text()), **entry}))
+    with pytest.raises(DataError, match=what):
+        read_index(out)
+
+
+def test_whitening_and_its_seed_are_part_of_what_a_run_continues_with(shards: Path, tmp_path: Path) -> None:
+    out = encoded(shards, tmp_path / "latents")
+    before = read_index(out).digest
+    path = out / INDEX_NAME
+    content = json.loads(path.read_text())
+    content["latents"]["std"][0] *= 2
+    path.write_text(json.dumps(content))
+    assert read_index(out).digest != before
+
+
+def test_an_autoencoder_that_is_not_there(shards: Path, tmp_path: Path, capsys: Any) -> None:
+    words = ["encode", str(shards), str(tmp_path / "out"), "--device", "cpu", "--autoencoder", str(tmp_path / "none")]
+    assert main(words) == 2
+    assert "there is no such folder" in capsys.readouterr().err
