@@ -41,6 +41,7 @@ DOORS = {
     "tyro": {"config", "cli.py"},
     "webdataset": {"data"},
     "fsspec": {"data/remote/object_store.py"},
+    "diffusers": {"latents/autoencoder.py"},
     "simplejpeg": {"data/decode.py"},
     "tensorboard": {"runtime/tracking.py"},
     "torch.utils.tensorboard": {"runtime/tracking.py"},
