@@ -6,6 +6,8 @@ that is continued with it (:data:`Change`). The sections ``execution``, ``tracki
 ``fault`` say how a run is carried out; every other section says what the run *is*.
 """
 
+from gandist.config.augment import AdaConfig as AdaConfig
+from gandist.config.augment import AugmentConfig as AugmentConfig
 from gandist.config.averages import WIDEST_STD as WIDEST_STD
 from gandist.config.averages import EmaConfig as EmaConfig
 from gandist.config.data import DataConfig as DataConfig

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from gandist.config.augment import AugmentConfig
 from gandist.config.averages import EmaConfig
 from gandist.config.data import DataConfig, RunConfig
 from gandist.config.execution import (
@@ -36,6 +37,7 @@ class Config(Section):
     model: ModelConfig = section(ModelConfig, "The two networks.")
     loss: LossConfig = section(LossConfig, "The adversarial loss.")
     regularizer: RegularizerConfig = section(RegularizerConfig, "Penalties.")
+    augment: AugmentConfig = section(AugmentConfig, "What is done to images before D sees them.")
     update: UpdateConfig = section(UpdateConfig, "The adversarial round.")
     optimizer: OptimizerConfig = section(OptimizerConfig, "Adam for each network.")
     ema: EmaConfig = section(EmaConfig, "Moving average of G.")
