@@ -33,6 +33,9 @@ class ResnetConfig(Section):
 
     generator_channels: int = knob(256, "Channels of G's widest block.", ge=1)
     discriminator_channels: int = knob(128, "Channels of D's blocks at 32 px.", ge=1)
+    normalisation: Literal["spectral", "none"] = knob(
+        "spectral", "Of D's weights; a gradient penalty such as WGAN-GP's takes its place."
+    )
 
 
 class StyleGan2Config(Section):

@@ -7,8 +7,9 @@ it, as the papers' networks for larger images do.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,8 @@ from gandist.models.heads import ClassHead, HeadKind, class_head, head_kind
 from gandist.models.layers import ConditionalBatchNorm, power_of_two_stages, spectral_norm
 
 M = TypeVar("M", bound=nn.Conv2d | nn.Linear | nn.Embedding)
+Normalise = Callable[[Any], Any]
+"""What is done to a layer of D: it is spectrally normalised, or returned as it is."""
 
 
 class Norm(nn.Module):
@@ -58,13 +61,15 @@ class UpBlock(nn.Module):
 class DownBlock(nn.Module):
     """ReLU, convolve, ReLU, convolve, halve; the first block of D omits the leading ReLU, since its input is pixels."""
 
-    def __init__(self, inputs: int, outputs: int, *, halve: bool, first: bool = False) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *, halve: bool, first: bool = False, norm: Normalise = spectral_norm
+    ) -> None:
         super().__init__()
         self.halve, self.first = halve, first
-        self.conv1 = spectral_norm(convolution(inputs, outputs, 3, gain=math.sqrt(2)))
-        self.conv2 = spectral_norm(convolution(outputs, outputs, 3, gain=math.sqrt(2)))
+        self.conv1 = norm(convolution(inputs, outputs, 3, gain=math.sqrt(2)))
+        self.conv2 = norm(convolution(outputs, outputs, 3, gain=math.sqrt(2)))
         learned = halve or inputs != outputs
-        self.shortcut = spectral_norm(convolution(inputs, outputs, 1)) if learned else nn.Identity()
+        self.shortcut = norm(convolution(inputs, outputs, 1)) if learned else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features of half the height and width where the block halves."""
@@ -104,9 +109,11 @@ class ResnetGenerator(Generator):
 
 
 class ResnetDiscriminator(Discriminator):
-    """Spectrally normalised residual blocks, ReLU, sum over positions, and a head on the sums."""
+    """Residual blocks, ReLU, sum over positions, and a head on the sums; all layers normalised in the same way."""
 
-    def __init__(self, image: ImageShape, widest: int, classes: int, head: HeadKind) -> None:
+    def __init__(
+        self, image: ImageShape, widest: int, classes: int, head: HeadKind, norm: Normalise = spectral_norm
+    ) -> None:
         super().__init__()
         stages = power_of_two_stages("resnet", image.resolution, smallest=8)
         if stages <= 3:  # two halvings, down to 8 px from 32, then two plain blocks: the CIFAR network
@@ -116,11 +123,11 @@ class ResnetDiscriminator(Discriminator):
             halves = [True] * stages + [False]
         blocks, inputs = [], image.channels
         for k, (width, halve) in enumerate(zip(widths, halves, strict=True)):
-            blocks.append(DownBlock(inputs, width, halve=halve, first=k == 0))
+            blocks.append(DownBlock(inputs, width, halve=halve, first=k == 0, norm=norm))
             inputs = width
         self.blocks = nn.Sequential(*blocks)
-        self.head = spectral_norm(_xavier(nn.Linear(widest, 1)))
-        self.classes: ClassHead = class_head(head, widest, classes, lambda layer: spectral_norm(_xavier(layer)))
+        self.head = norm(_xavier(nn.Linear(widest, 1)))
+        self.classes: ClassHead = class_head(head, widest, classes, lambda layer: norm(_xavier(layer)))
 
     def forward(
         self, x: Float[Tensor, "batch channels height width"], c: Int[Tensor, " batch"] | None
@@ -131,6 +138,11 @@ class ResnetDiscriminator(Discriminator):
             features = F.relu(h.float()).sum(dim=(2, 3))
             verdict: Tensor | Verdict = self.classes(self.head(features).squeeze(1), features, c)
         return verdict
+
+
+def unchanged(layer: M) -> M:
+    """Return the layer: the D of WGAN-GP has no normalisation (Gulrajani et al. 2017, section 4)."""
+    return layer
 
 
 def convolution(inputs: int, outputs: int, kernel: int, gain: float = 1.0) -> nn.Conv2d:
@@ -148,7 +160,8 @@ def _xavier(layer: M, gain: float = 1.0) -> M:
 def build(model: ModelConfig, image: ImageShape, classes: int) -> Networks:
     """Return the SNGAN pair for a power-of-two resolution of at least 8 px."""
     head = head_kind(model, "projection", ["projection", "auxiliary"])
+    norm = spectral_norm if model.resnet.normalisation == "spectral" else unchanged
     return Networks(
         ResnetGenerator(image, model.latent_dim, model.resnet.generator_channels, classes),
-        ResnetDiscriminator(image, model.resnet.discriminator_channels, classes, head),
+        ResnetDiscriminator(image, model.resnet.discriminator_channels, classes, head, norm),
     )
