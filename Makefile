@@ -3,6 +3,7 @@
 CONFIG ?= configs/demo.yaml
 ARGS ?=
 PYTHON ?=
+JOBS ?= 2
 UV ?= $(shell command -v uv 2>/dev/null)
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)
 BIN := .venv/bin
@@ -24,11 +25,11 @@ demo: $(READY) ## train on built-in data for a few minutes and say where the pic
 train: $(READY) ## train CONFIG=configs/NAME.yaml, with ARGS="--section.key value ..."
 	@$(BIN)/gandist train $(CONFIG) $(ARGS)
 
-test: $(READY) ## the tests, without the long repetitions; ARGS="-k word" goes to pytest
-	@$(BIN)/python -m pytest -q -m "not long" $(ARGS)
+test: $(READY) ## the tests, without the long repetitions; ARGS="-k word" goes to pytest, JOBS=4 runs four files at a time
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile -m "not long" $(ARGS)
 
 test-full: $(READY) ## every test
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(ARGS)
 
 check: $(READY) ## style and types
 	@$(BIN)/ruff check --quiet .

@@ -1,17 +1,25 @@
-"""What holds for the whole test run: one thread for each process, and shapes that are checked.
+"""What holds for the whole test run: one thread for each process, shapes that are checked, what runs beside what.
 
 ``Float[Tensor, "batch"]`` in a signature is a contract here, and free in production. It catches the silent bug of GAN
 code: logits of shape ``(B, 1)`` broadcast against ``(B,)``.
 """
 
+from __future__ import annotations
+
 import os
 import signal
+from typing import TYPE_CHECKING
 
 # Tests are many small steps, often in several processes: threads that wait for each other make them ten times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadScopeScheduling
 
 CHECKED = ["gandist.adversarial", "gandist.models", "gandist.evaluation"]
 
@@ -23,3 +31,19 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 settings.register_profile("gandist", deadline=None)  # how long an example takes says nothing on a busy machine
 settings.load_profile("gandist")
+
+TOGETHER = ("tests/slurm", "tests/distributed")
+"""Folders whose tests share something that is costly to start: a cluster, and games that several ranks have played."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Let each process of ``pytest -n 2`` take whole files, and the folders above as if they were one file."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return next((folder for folder in TOGETHER if file.startswith(f"{folder}/")), file)
+
+    return Files(config, log)
