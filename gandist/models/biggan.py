@@ -93,11 +93,12 @@ class BigganGenerator(Generator):
         widths = [knobs.generator_channels * k for k in WIDTHS[image.resolution][0]]
         self.pieces = len(widths) if knobs.hierarchical else 1  # one for the linear layer, one for each block
         if latent_dim % self.pieces:
-            fits = latent_dim // self.pieces * self.pieces
+            below = latent_dim // self.pieces * self.pieces
+            fits = f"{below} or {below + self.pieces}" if below else str(self.pieces)
             raise ConfigError(
                 f"model.latent_dim: biggan cuts z into {self.pieces} equal pieces at {image.resolution} px, and "
-                f"{latent_dim} cannot be cut so. Set --model.latent_dim to {fits or self.pieces} or "
-                f"{fits + self.pieces}, or --model.biggan.hierarchical False."
+                f"{latent_dim} cannot be cut so. Set --model.latent_dim to {fits}, "
+                "or --model.biggan.hierarchical False."
             )
         piece = latent_dim // self.pieces
         self.embedding = nn.Embedding(classes, knobs.class_dim) if classes else None
@@ -186,8 +187,7 @@ def orthogonal(network: nn.Module) -> None:
             normalised = parametrize.is_parametrized(module, "weight")
             weight = module.parametrizations.weight.original if normalised else module.weight  # type: ignore[union-attr]
             nn.init.orthogonal_(weight)  # type: ignore[arg-type]
-    for _ in range(15):
-        begin_step(network)
+    begin_step(network)  # once is enough: all singular values of such a matrix are one
 
 
 def build(model: ModelConfig, image: ImageShape, classes: int) -> Networks:

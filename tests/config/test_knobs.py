@@ -36,6 +36,7 @@ TINY: dict[str, Any] = {
         "mlp": {"generator_widths": [8], "discriminator_widths": [8]},
         "dcgan": {"generator_channels": 2, "discriminator_channels": 2},
         "resnet": {"generator_channels": 2, "discriminator_channels": 2},
+        "biggan": {"generator_channels": 2, "discriminator_channels": 2, "class_dim": 3},
         "stylegan2": {"style_dim": 4, "mapping_depth": 2, "channel_base": 32, "class_mapping_depth": 2},
         "cips": {"widths": [4, 4], "fourier_features": 4, "position_features": 3},
     },

@@ -29,6 +29,7 @@ def tiny() -> Callable[..., Networks]:
             "mlp": {"generator_widths": [9, 7], "discriminator_widths": [8, 6], "dropout": 0.5},
             "dcgan": narrow,
             "resnet": narrow,
+            "biggan": {**narrow, "class_dim": 3, "hierarchical": False},
             "stylegan2": STYLES,
             "cips": {"widths": [6, 4], "fourier_features": 5, "position_features": 4},
         }

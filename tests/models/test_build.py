@@ -22,6 +22,7 @@ RESOLUTIONS = {
     "mlp": [4, 7, 28, 50],
     "dcgan": [8, 16, 32, 64, 128, 256],
     "resnet": [8, 16, 32, 64, 128, 256],
+    "biggan": [8, 16, 32, 64, 256],
     "stylegan2": [8, 32, 128],
     "cips": [8, 32],
 }
@@ -127,7 +128,7 @@ def test_conditional_networks_see_the_class_and_others_do_not(tiny: Make, arch: 
 # --- what is refused -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arch", ["dcgan", "resnet", "stylegan2", "cips"])
+@pytest.mark.parametrize("arch", ["dcgan", "resnet", "biggan", "stylegan2", "cips"])
 @pytest.mark.parametrize(
     ("resolution", "sizes"),
     [(4, "8"), (6, "8"), (12, "8 or 16"), (28, "16 or 32"), (48, "32 or 64"), (100, "64 or 128")],
@@ -146,7 +147,7 @@ def test_classes_are_needed_where_they_are_asked_for(arch: str) -> None:
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_unconditional_networks_leave_the_classes_out(tiny: Make, arch: str) -> None:
-    model = ModelConfig.model_validate({"arch": arch, "conditional": False})
+    model = ModelConfig.model_validate({"arch": arch, "conditional": False, "latent_dim": 12})
     few, none = (build(model, ImageShape(16, 3), classes, seed=0) for classes in (10, 0))
     assert few.generator.state_dict().keys() == none.generator.state_dict().keys()
     assert parameters(few.discriminator) == parameters(none.discriminator)
@@ -230,7 +231,7 @@ def test_batch_norms_are_what_couples_a_batch(tiny: Make) -> None:
         arch: (bool(couples_batch(tiny(arch).generator)), bool(couples_batch(tiny(arch).discriminator)))
         for arch in ARCHITECTURES
     }
-    norms = {"dcgan": (True, True), "resnet": (True, False)}
+    norms = {"dcgan": (True, True), "resnet": (True, False), "biggan": (True, False)}
     assert coupled == {arch: norms.get(arch, (False, False)) for arch in ARCHITECTURES}
     assert couples_batch(tiny("dcgan").discriminator)[0] == "layers.3"
 
