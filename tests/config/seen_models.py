@@ -14,7 +14,10 @@ ROWS: dict[str, tuple[Any, dict[str, Any]]] = {
     "model.biggan.discriminator_channels": (3, BIGGAN),
     "model.biggan.class_dim": (4, {"model": {"arch": "biggan", "conditional": True}}),
     "model.biggan.hierarchical": (False, BIGGAN),
-    "model.biggan.attention_resolution": (8, {"model": {"arch": "biggan", "latent_dim": 6}, "data": {"resolution": 16}}),
+    "model.biggan.attention_resolution": (
+        8,
+        {"model": {"arch": "biggan", "latent_dim": 6}, "data": {"resolution": 16}},
+    ),
     "model.stylegan2.style_dim": (5, STYLEGAN2),
     "model.stylegan2.mapping_depth": (1, STYLEGAN2),
     "model.stylegan2.mapping_lr_multiplier": (0.1, STYLEGAN2),
