@@ -52,6 +52,10 @@ class StyleGenerator(Generator):
     ) -> Any:
         """Return images; ``with_styles`` the pair of images and the styles that they were made from, in its graph."""
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the forward pass, hooks included."""
+        return nn.Module.__call__(self, *args, **kwargs)
+
 
 class AnyResolution(ABC):
     """A generator, beside its other bases, whose images can have another resolution than those it was trained on."""
