@@ -95,11 +95,10 @@ class PixelBlock(nn.Module):
 class CipsGenerator(MappedGenerator, AnyResolution):
     """Position features, a ModFC layer, and blocks of two more; each image is the sum of what the blocks add.
 
-    Demodulation (Karras et al. 2020, equation 3) divides a layer's output features by the spread that they would have
-    if its input features were independent with unit variance over positions and images. Features of positions are
-    not: a slow sine hardly varies, and what is the same at all positions is not told from what differs. Without it
-    (``demodulate`` off) the styles can make features louder or softer, so that differences between positions
-    last; but then nothing but training keeps their size in bounds.
+    Demodulation (Karras et al. 2020, equation 3) takes for granted that input features are independent with unit
+    variance. Those of positions are not, and a size that tells something is divided away: with a style for each place
+    it would be all that the styles say. Here an image has one style, and at the beginning both forms tell positions
+    apart alike; but without demodulation features grow from layer to layer, and only training keeps them in bounds.
     """
 
     def __init__(
