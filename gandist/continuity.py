@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from gandist.adversarial.ema import GeneratorAverage
+from gandist.adversarial.ema import Averages
 from gandist.adversarial.game import Game
 from gandist.adversarial.guard import first_not_finite
 from gandist.adversarial.player import Player
@@ -72,20 +72,25 @@ def check_settings(checkpoint: Checkpoint, config: Config, fingerprint: str, ins
     return [f"Continuing with another setting: {each}" for each in changed if each.change != "continue"]
 
 
+METHOD = "method"
+"""The part of a checkpoint that holds what penalties, augmentation and the like carry from round to round."""
+
 # --- the players as parts of a checkpoint --------------------------------------------------------------------
 
 
-def player_parts(game: Game, average: GeneratorAverage, card: Mapping[str, str]) -> dict[str, Part]:
-    """Return both networks, the average and both optimizers as parts of a checkpoint; ``card`` describes G."""
+def player_parts(game: Game, averages: Averages, card: Mapping[str, str]) -> dict[str, Part]:
+    """Return networks, averages, optimizers and what the method carries as parts of a checkpoint; ``card`` is G's."""
     g, d = game.generator, game.discriminator
     moments_g, moments_d = optimizer_tensors(g.optimizer, g.module), optimizer_tensors(d.optimizer, d.module)
-    averaged = average.network.state_dict()
+    averaged = {name: network.state_dict() for name, network in averages.networks.items()}
+    carried = {f"{name}/{key}": t for name, part in game.stateful.items() for key, t in part.state().items()}
     return {
         "generator": Part(g.module.state_dict(), card, _weights(g)),
         "discriminator": Part(d.module.state_dict(), None, _weights(d)),
-        "ema": Part(averaged, card, averaged.keys()),
+        **{name: Part(tensors, card, tensors.keys()) for name, tensors in averaged.items()},
         "optimizer_g": Part(moments_g, None, moments_g.keys()),
         "optimizer_d": Part(moments_d, None, moments_d.keys()),
+        **({METHOD: Part(carried, None)} if carried else {}),
     }
 
 
@@ -130,7 +135,7 @@ def guard_states(game: Game) -> dict[str, dict[str, int]]:
     return {name: player.guard.state() for name, player in game.players.items()}
 
 
-def load_players(checkpoint: Checkpoint, game: Game, average: GeneratorAverage) -> None:
+def load_players(checkpoint: Checkpoint, game: Game, averages: Averages) -> None:
     """Put what :func:`player_parts`, :func:`scaler_states` and :func:`guard_states` returned back in its place.
 
     Raises:
@@ -138,12 +143,17 @@ def load_players(checkpoint: Checkpoint, game: Game, average: GeneratorAverage) 
 
     """
     g, d = game.generator, game.discriminator
-    modules = {"generator": g.module, "discriminator": d.module, "ema": average.network}
+    modules = {"generator": g.module, "discriminator": d.module, **averages.networks}
     for part, module in modules.items():
         load_module(module, checkpoint.tensors(part), f"{checkpoint.folder}/{part}.safetensors")
     for part, player in {"optimizer_g": g, "optimizer_d": d}.items():
         where = f"{checkpoint.folder}/{part}.safetensors"
         load_optimizer(player.optimizer, player.module, checkpoint.tensors(part), where)
+    device = g.parameters[0].device
+    saved = checkpoint.tensors(METHOD) if (checkpoint.folder / f"{METHOD}.safetensors").is_file() else {}
+    for name, carrying in game.stateful.items():
+        own = {key.removeprefix(f"{name}/"): t.to(device) for key, t in saved.items() if key.startswith(f"{name}/")}
+        carrying.restore(own)
     for name, player in game.players.items():
         if player.scaler and name in checkpoint.state["scalers"]:
             player.scaler.load_state_dict(checkpoint.state["scalers"][name])

@@ -11,15 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
-
 from gandist import faults
 from gandist.adversarial.game import Draws, Real
-from gandist.adversarial.player import Player
 from gandist.adversarial.round import Round
 from gandist.adversarial.strategies import STRATEGIES
 from gandist.assembly import build_networks, open_accelerator, remarks, seat_players, synchronises
-from gandist.config import AdamConfig, Config, dump, to_yaml
+from gandist.assembly.rates import grow, set_rates
+from gandist.config import Config, dump, to_yaml
 from gandist.continuity import (
     Insistence,
     check_folder,
@@ -30,10 +28,7 @@ from gandist.continuity import (
     player_parts,
     scaler_states,
 )
-from gandist.data.image_set import Reading
-from gandist.data.images import open_images
-from gandist.data.loader import Batch, batches, check_divides, describe_reading
-from gandist.data.reals import RealImages
+from gandist.data.loader import Batch
 from gandist.errors import (
     EXIT_DONE,
     EXIT_PREEMPTED,
@@ -42,7 +37,8 @@ from gandist.errors import (
     RunError,
 )
 from gandist.evaluation.sample import GeneratorCard, draw, fixed_latents, save_grid
-from gandist.models.contract import ImageShape
+from gandist.feed import Feed
+from gandist.models.contract import ImageShape, follow
 from gandist.runtime import machine, rng
 from gandist.runtime.best import BestCheckpoint
 from gandist.runtime.checkpoint import Checkpoint, CheckpointStore, Part
@@ -51,7 +47,7 @@ from gandist.runtime.files import write_text
 from gandist.runtime.lease import Lease
 from gandist.runtime.preemption import StopRequest, remove_stale_request
 from gandist.runtime.saver import BackgroundSaver
-from gandist.runtime.schedule import crossed, factor
+from gandist.runtime.schedule import crossed
 from gandist.runtime.status import Outcome, write_status
 from gandist.runtime.tracking import AnyTracker, NullTracker, Tracker, check_tracking
 from gandist.runtime.watchdog import Watchdog
@@ -86,19 +82,13 @@ class Trainer:
         if self.ranks.main and remove_stale_request(self.folder):
             self.notes.append("Removed a STOP file that was left from before this start.")
         machine.set_threads(config.execution.threads, kind, self.ranks.world)
-        check_divides(config.update.batch_images, self.ranks.world)
-        self.share_images = config.update.batch_images // self.ranks.world
-        self.images = open_images(config.data, config.run.seed, config.execution.cache, allow_pipe=allow_pipe)
-        self.notes.extend(self.images.remarks(self._reading()))
-        self.reals = RealImages(
-            self.images, self.device,
-            seed=config.run.seed, batch_images=config.update.batch_images,
-            first_row=self.ranks.rank * self.share_images, channels_last=config.execution.channels_last,
-        )  # fmt: skip
+        self.feed = Feed(config, self.ranks, self.device, allow_pipe=allow_pipe)
+        self.images, self.share_images = self.feed.images, self.feed.share_images
+        self.notes.extend(self.feed.remarks)
         if self.ranks.main:
             check_tracking(config.tracking)
         networks = build_networks(config, len(self.images.class_names), self.share_images)
-        self.game, self.average = seat_players(
+        self.game, self.averages = seat_players(
             config, networks, self.accelerator, self.precision, self.images.class_counts
         )
         self.norms_synced = synchronises(config, self.ranks.world)
@@ -114,8 +104,6 @@ class Trainer:
         self.clock = Clock()
         self.window = Window()
         self.tracker: AnyTracker = NullTracker()
-        self.bad_images = self.damaged_shards = 0  # that this rank met since it started
-        self.untold: list[str] = []  # what this rank has to say in events.log, which rank 0 writes
         self.skipped = {"d": 0, "g": 0}  # steps that were told of
         self.rollbacks = 0
         self.told_of_notice = False
@@ -163,19 +151,19 @@ class Trainer:
             before = self.clock.images_seen
             after = before + self.images_per_round
             log = crossed(self.config.tracking.every_kimg, before, after) or after >= self.total_images
-            self._set_rates()
+            self._follow_the_clock()
             with self.window.waiting():
                 reals = [next(stream) for _ in range(self.config.update.d_steps)]
-            self._heed(reals)
+            self.feed.heed(reals)
             played = self._play_round([self._to_device(batch) for batch in reals])
             self.clock.round_index += 1
             self.clock.images_seen = after
             self.clock.data_position = reals[-1].position + self.config.update.batch_images
             if played.generator_moved:
-                self.average.update(after, self.images_per_round)
+                self.averages.update(after, self.images_per_round)
             if not self.norms_synced:
                 self.ranks.average_statistics(
-                    self.game.generator.module, self.game.discriminator.module, self.average.network
+                    self.game.generator.module, self.game.discriminator.module, self.averages.network
                 )
             self.window.add(played.statistics, self.images_per_round)
             self._check_steps_are_taken()
@@ -217,49 +205,16 @@ class Trainer:
             player.guard.settle()
         return played
 
-    def _set_rates(self) -> None:
-        for player, adam in self._players_and_settings():
-            rate = adam.lr * factor(adam.schedule, self.clock.images_seen, self.config.run.total_kimg)
-            for group in player.optimizer.param_groups:
-                group["lr"] = rate
-
-    def _players_and_settings(self) -> list[tuple[Player, AdamConfig]]:
-        optimizer = self.config.optimizer
-        return [(self.game.generator, optimizer.generator), (self.game.discriminator, optimizer.discriminator)]
-
-    # --- images ------------------------------------------------------------------------------------------------
-
-    def _reading(self) -> Reading:
-        execution = self.config.execution
-        batch_images, ahead = self.config.update.batch_images, execution.workers * execution.prefetch_batches
-        return describe_reading(batch_images, self.ranks.rank, self.ranks.world, start=0, ahead_batches=ahead)
+    def _follow_the_clock(self) -> None:
+        seen = self.clock.images_seen
+        set_rates(self.game, self.config, seen)
+        grow(self.game, self.averages.networks.values(), seen - self.images_per_round, seen)
 
     def _real_images(self) -> Iterator[Batch]:
-        return batches(
-            self.images,
-            batch_images=self.config.update.batch_images,
-            rank=self.ranks.rank,
-            world=self.ranks.world,
-            start=self.clock.data_position,
-            workers=self.config.execution.workers,
-            prefetch_batches=self.config.execution.prefetch_batches,
-            pin_memory=self.device.type == "cuda",
-            hflip=self.config.data.hflip,
-            seed=self.config.run.seed,
-        )
-
-    def _heed(self, reals: Sequence[Batch]) -> None:
-        """Count the images and shards that could not be read, and keep what was said of them for the next log round."""
-        for batch in reals:
-            self.bad_images += batch.bad_images
-            self.damaged_shards += batch.damaged_shards
-            self.untold += batch.notes
+        return self.feed.begin(self.clock.data_position)
 
     def _to_device(self, batch: Batch) -> Real:
-        """Move a batch over, as D sees it."""
-        x = self.reals.to_x(batch)
-        c = batch.labels.to(self.device, non_blocking=True) if self.config.model.conditional else None
-        return Real(x, c)
+        return self.feed.to_device(batch)
 
     # --- writing things down -----------------------------------------------------------------------------------
 
@@ -271,7 +226,7 @@ class Trainer:
             **self.window.speed(),
             "memory/peak_gib": machine.peak_memory_gib(self.device),
             **self._skipped(),
-            **self._faults(),
+            **self.feed.troubles(self.tracker.event),
             **self._last_save(),
         }
         self.tracker.log(self.clock.images_seen, self.clock.round_index, measured)
@@ -297,16 +252,6 @@ class Trainer:
             self.tracker.event(advice)
         return {"speed/checkpoint_seconds": seconds, "speed/checkpoint_blocked_seconds": self.saver.blocked_seconds}
 
-    def _faults(self) -> dict[str, float]:
-        """Tell what all ranks have to say of their data; return their counts since they started, where not zero."""
-        for note in self.ranks.to_main(self.untold):
-            self.tracker.event(note)
-        self.untold = []
-        counts = torch.tensor([self.bad_images, self.damaged_shards], dtype=torch.float32, device=self.device)
-        totals = (self.ranks.mean(counts) * self.ranks.world).round().tolist()
-        named = zip(("data/bad_images", "data/damaged_shards"), totals, strict=True)
-        return {name: total for name, total in named if total}
-
     def _sample(self) -> None:
         """Draw the fixed latents with the average; rank 0 alone, as every rank's average is the same."""
         if not self.ranks.main:
@@ -319,9 +264,10 @@ class Trainer:
             settings.columns,
             self.config.run.seed,
         )
+        follow(self.averages.network, self.clock.images_seen)
         path = self.folder / "samples" / f"{self.clock.images_seen // 1000:08d}kimg.png"
         try:
-            save_grid(draw(self.average.network, z, c), settings.columns, path)
+            save_grid(draw(self.averages.network, z, c), settings.columns, path)
             self.tracker.picture(self.clock.images_seen, "samples/ema", path)
         except OSError as error:  # a picture is not worth a run
             self.tracker.event(f"NOT DRAWN: {path}: {error.strerror}. The run goes on.")
@@ -353,7 +299,7 @@ class Trainer:
             raise faults.NotFiniteError(wrong or "Gradients of another rank are not finite: the ranks differ.")
 
     def _parts(self) -> dict[str, Part]:
-        return player_parts(self.game, self.average, self._card().header())
+        return player_parts(self.game, self.averages, self._card().header())
 
     def _state(self) -> dict[str, Any]:
         return {
@@ -429,7 +375,7 @@ class Trainer:
         if self.ranks.world == 1:
             return
         self.accelerator.free_memory()
-        del self.game, self.average
+        del self.game, self.averages
         gc.collect()
         self.accelerator.end_training()
 
@@ -477,7 +423,7 @@ class Trainer:
         return int(checkpoint.state["metrics_bytes"])
 
     def _load(self, checkpoint: Checkpoint) -> None:
-        load_players(checkpoint, self.game, self.average)
+        load_players(checkpoint, self.game, self.averages)
         state = checkpoint.state
         self.window = Window()
         self.window.restore(state["window"], self.device)

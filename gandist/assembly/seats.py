@@ -20,7 +20,7 @@ from accelerate.utils import DDPCommunicationHookType, DistributedDataParallelKw
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from gandist.adversarial.ema import GeneratorAverage
+from gandist.adversarial.ema import Averages, GeneratorAverage, PowerAverage
 from gandist.adversarial.game import Game
 from gandist.adversarial.losses import Targets, alone
 from gandist.adversarial.player import Player
@@ -101,15 +101,18 @@ def seat_players(
     accelerator: Accelerator,
     precision: Precision,
     class_counts: Sequence[int],
-) -> tuple[Game, GeneratorAverage]:
-    """Move the networks to the device, wrap them, and return the game and the average of its generator."""
+) -> tuple[Game, Averages]:
+    """Move the networks to the device, wrap them, and return the game and the averages of its generator."""
     regularizers = regularizers_of(config)
     for network in (networks.generator, networks.discriminator):
         network.to(accelerator.device)
         if config.execution.channels_last:
             network.to(memory_format=torch.channels_last)
-    average = GeneratorAverage(networks.generator, config.ema.halflife_kimg * 1000, config.ema.rampup)
-    if synchronises(config, accelerator.num_processes):  # after the average was copied: it asks no other rank
+    averages = Averages(
+        GeneratorAverage(networks.generator, config.ema.halflife_kimg * 1000, config.ema.rampup),
+        [PowerAverage(networks.generator, std) for std in config.ema.power_stds],
+    )
+    if synchronises(config, accelerator.num_processes):  # after the averages were copied: they ask no other rank
         for network in (networks.generator, networks.discriminator):
             synchronise_batch_norms(network, mean_over_ranks, accelerator.num_processes)
     compiled = config.execution.compile
@@ -137,7 +140,7 @@ def seat_players(
         concatenate=config.update.concatenate,
         across=mean_over_ranks if accelerator.num_processes > 1 else alone,
     )
-    return game, average
+    return game, averages
 
 
 def synchronises(config: Config, world: int) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from gandist.config.knobs import Change, Section, knob
 
@@ -19,4 +21,7 @@ class EmaConfig(Section):
     )
     rampup: float | None = knob(
         0.05, "The half-life is at most this share of the images seen; no limit when left out.", gt=0
+    )
+    power_stds: tuple[Annotated[float, Field(gt=0, le=WIDEST_STD)], ...] = knob(
+        (), "Widths of power function averages that are kept beside, as shares of the images seen (EDM2: 0.05 0.1)."
     )

@@ -304,7 +304,7 @@ class LastWords(io.TextIOBase):
 def _let_go(trainer: Trainer) -> None:
     """Free the networks, and leave the process group to the next trainer."""
     trainer.accelerator.free_memory()
-    del trainer.game, trainer.average
+    del trainer.game, trainer.averages
 
 
 def memory_of(device: torch.device | None) -> tuple[float, float]:

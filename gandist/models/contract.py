@@ -103,15 +103,15 @@ class Growing(ABC):
     """
 
     @abstractmethod
-    def follow(self, images_seen: float) -> None:
+    def follow(self, images_seen: int) -> None:
         """Take the shape that the network has after so many images; a pure function of that number."""
 
     @abstractmethod
-    def stage(self, images_seen: float) -> int:
+    def stage(self, images_seen: int) -> int:
         """Return the number of the stage then; optimizers forget their moments when it changes."""
 
 
-def follow(network: nn.Module, images_seen: float) -> None:
+def follow(network: nn.Module, images_seen: int) -> None:
     """Let a network that grows take its shape after so many images; others stay as they are."""
     if isinstance(network, Growing):
         network.follow(images_seen)

@@ -18,9 +18,9 @@ PACKAGE = ROOT / "gandist"
 PICTURE = [
     {"__main__"},
     {"cli"},
-    {"debug", "doctor", "supervise"},
+    {"debug", "doctor", "fitting", "supervise"},
     {"trainer"},
-    {"assembly", "continuity"},
+    {"assembly", "continuity", "feed"},
     {"faults"},
     {"data", "evaluation", "adversarial"},
     {"latents"},

@@ -20,7 +20,7 @@ def flip(part: str, at: int) -> None:
         done = play(trainer, *given, **named)
         if trainer.clock.round_index == at and os.environ["RANK"] == "1":
             game = trainer.game
-            module = {"discriminator": game.discriminator.module, "ema": trainer.average.network}[part]
+            module = {"discriminator": game.discriminator.module, "ema": trainer.averages.network}[part]
             with torch.no_grad():
                 next(module.parameters()).view(torch.int32).view(-1)[0] ^= (
                     1 << 16

@@ -123,15 +123,15 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, monkeypatch
     """As after a flipped bit, which no gradient has shown yet."""
     config = make_config(tmp_path)
     trainer = Trainer(config)
-    update = trainer.average.update
+    update = trainer.averages.update
 
     def spoilt(images_seen: int, images: int) -> None:
         update(images_seen, images)
         if images_seen == 160 and trainer.rollbacks == 0:
             with torch.no_grad():
-                next(trainer.average.network.parameters()).view(-1)[3] = math.inf
+                next(trainer.averages.network.parameters()).view(-1)[3] = math.inf
 
-    monkeypatch.setattr(trainer.average, "update", spoilt)
+    monkeypatch.setattr(trainer.averages, "update", spoilt)
     assert trainer.train() == EXIT_DONE
     assert trainer.rollbacks == 1
     assert "numbers are not finite (ema: layers.0.weight); this was not saved." in events(config.folder)
