@@ -333,13 +333,29 @@ def _sample_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     verb.add_argument("--columns", type=_count, default=8, help="images in a row (default: %(default)s)")
     verb.add_argument("--seed", type=int, default=0, help="of the latents (default: %(default)s)")
     verb.add_argument("--class", dest="label", help="draw this class only, by name or number")
+    verb.add_argument(
+        "--truncation",
+        type=_finite,
+        default=1.0,
+        metavar="PSI",
+        help="how far styles may be from their mean: less is better but alike (default: %(default)g)",
+    )
+    verb.add_argument("--cutoff", type=_count, metavar="N", help="truncate the first N styles only")
+    verb.add_argument("--resolution", type=_count, metavar="PX", help="of the images, where G can draw any (cips)")
     verb.set_defaults(run=_sample)
 
 
 def _sample(chosen: argparse.Namespace) -> int:
     import torch
 
-    from gandist.evaluation.sample import draw, find_weights, fixed_latents, load_generator, pick_class
+    from gandist.evaluation.sample import (
+        at_resolution,
+        draw,
+        find_weights,
+        fixed_latents,
+        load_generator,
+        pick_class,
+    )
     from gandist.evaluation.scatter import save_picture
 
     weights = find_weights(chosen.source)
@@ -348,9 +364,19 @@ def _sample(chosen: argparse.Namespace) -> int:
     z, c = fixed_latents(card.model.latent_dim, classes, chosen.rows, chosen.columns, chosen.seed)
     if chosen.label is not None:
         c = torch.full_like(c, pick_class(card, chosen.label))
-    save_picture(draw(generator, z, c), chosen.columns, chosen.out)
+    if chosen.resolution is not None:
+        at_resolution(generator, card, chosen.resolution)
+    images = draw(generator, z, c, truncation=chosen.truncation, cutoff=chosen.cutoff)
+    save_picture(images, chosen.columns, chosen.out)
     print(f"{chosen.out}: {len(z)} images from {weights} ({card.images_seen / 1000:g} kimg)")
     return 0
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not abs(value) < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a finite number, not {text}")
+    return value
 
 
 def _gigabytes(text: str) -> float:

@@ -14,7 +14,8 @@ from torch import Tensor
 from gandist.config import ModelConfig
 from gandist.errors import CheckpointError, ConfigError, did_you_mean
 from gandist.models.build import build
-from gandist.models.contract import Generator, ImageShape
+from gandist.models.contract import AnyResolution, Generator, ImageShape, StyleGenerator, follow
+from gandist.models.styles import truncated
 from gandist.runtime import rng
 from gandist.runtime.checkpoint import load_module, read_weights
 from gandist.runtime.files import publish
@@ -99,6 +100,7 @@ def load_generator(weights: Path) -> tuple[Generator, GeneratorCard]:
     card = GeneratorCard.read(header, weights)
     networks = build(card.model, card.image, len(card.class_names), seed=0)
     load_module(networks.generator, tensors, str(weights))
+    follow(networks.generator, card.images_seen)
     return networks.generator.eval().requires_grad_(False), card
 
 
@@ -134,15 +136,78 @@ def fixed_latents(
 
 @torch.no_grad()
 def draw(
-    generator: Generator, z: Float[Tensor, "images latent"], c: Int[Tensor, " images"], pass_images: int = 64
+    generator: Generator,
+    z: Float[Tensor, "images latent"],
+    c: Int[Tensor, " images"],
+    pass_images: int = 64,
+    truncation: float = 1.0,
+    cutoff: int | None = None,
 ) -> UInt8[Tensor, "images channels height width"]:
-    """Return 8-bit images on the CPU, made a few at a time by a generator in evaluation mode."""
+    """Return 8-bit images on the CPU, made a few at a time by a generator in evaluation mode.
+
+    Args:
+        generator: in evaluation mode.
+        z: latents.
+        c: classes, which an unconditional generator does not look at.
+        pass_images: most images in one pass.
+        truncation: psi of :func:`gandist.models.styles.truncated`; 1 leaves the styles as they are.
+        cutoff: how many layers are truncated, from the first; all when left out.
+
+    Raises:
+        ConfigError: the generator has no styles that could be truncated, or not so many.
+
+    """
     device = next(generator.parameters()).device
-    passes = [
-        generator(z[i : i + pass_images].to(device), c[i : i + pass_images].to(device))
-        for i in range(0, len(z), pass_images)
-    ]
-    return torch.cat([to_uint8(images).cpu() for images in passes])
+    z, c = z.to(device), c.to(device)
+    w = None if truncation == 1 else _truncated_styles(generator, z, c, truncation, cutoff)
+    passes = [slice(i, i + pass_images) for i in range(0, len(z), pass_images)]
+    if w is None:
+        made = (generator(z[rows], c[rows]) for rows in passes)
+    else:
+        assert isinstance(generator, StyleGenerator)
+        made = (generator.synthesize(w[rows]) for rows in passes)
+    return torch.cat([to_uint8(images).cpu() for images in made])
+
+
+def _truncated_styles(generator: Generator, z: Tensor, c: Tensor, psi: float, cutoff: int | None) -> Tensor:
+    if not isinstance(generator, StyleGenerator):
+        raise ConfigError("--truncation: this generator makes images straight from latents, not from styles. Leave it.")
+    w = generator.styles(z, c)
+    if cutoff is not None and cutoff > w.shape[1]:
+        raise ConfigError(f"--cutoff {cutoff}: this generator's images are made from {w.shape[1]} styles.")
+    classes, place = c.unique(return_inverse=True)
+    means = torch.stack([mean_styles(generator, z.shape[1], k) for k in classes])
+    return truncated(w, means[place], psi, cutoff)
+
+
+@torch.no_grad()
+def mean_styles(
+    generator: StyleGenerator, latent_dim: int, c: Int[Tensor, ""], latents: int = 10_000
+) -> Float[Tensor, "layers style"]:
+    """Return the average styles of a class over so many latents, which are the same in every call."""
+    draws = rng.generator(0, "mean style")
+    total: Tensor | float = 0.0
+    for _ in range(latents // 1000):
+        z = torch.randn(1000, latent_dim, generator=draws).to(c.device)
+        total = total + generator.styles(z, c.expand(1000)).mean(dim=0)
+    assert isinstance(total, Tensor)
+    return total / (latents // 1000)
+
+
+def at_resolution(generator: Generator, card: GeneratorCard, resolution: int) -> None:
+    """Let the images that follow have another resolution.
+
+    Raises:
+        ConfigError: the generator draws at its own alone.
+
+    """
+    if isinstance(generator, AnyResolution):
+        generator.draw_at(resolution)
+    elif resolution != card.image.resolution:
+        raise ConfigError(
+            f"--resolution {resolution}: a generator of kind {card.model.arch} draws images of "
+            f"{card.image.resolution} px, as it was trained. Of any resolution are those of cips."
+        )
 
 
 def to_uint8(images: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:

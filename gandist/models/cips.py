@@ -1,7 +1,7 @@
 """CIPS: each pixel is made from its position and the style alone (Anokhin et al. 2021).
 
 No convolution and no upsampling: the same modulated linear layers work at every position, which reaches them as sines
-of learned frequencies (section 3.2) and as numbers learned for each pixel. So images of any resolution can be drawn
+of learned frequencies and as numbers learned for each pixel. So images of any resolution can be drawn
 once the network is trained. D is StyleGAN2's.
 """
 
@@ -30,7 +30,7 @@ def positions(resolution: int, device: torch.device | None = None) -> Float[Tens
 
 
 class PositionFeatures(nn.Module):
-    """What the network is told of a position p: sin(B p), and numbers learned for each pixel (section 3.2).
+    """What the network is told of a position p: sin(B p), and numbers learned for each pixel.
 
     Args:
         sines: rows of B, which begin at N(0, ``std``^2).

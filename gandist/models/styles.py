@@ -121,16 +121,19 @@ class MappedGenerator(StyleGenerator):
 
 
 def truncated(
-    w: Float[Tensor, "batch layers style"], mean: Float[Tensor, "batch style"], psi: float, cutoff: int | None = None
+    w: Float[Tensor, "batch layers style"],
+    mean: Float[Tensor, "batch layers style"],
+    psi: float,
+    cutoff: int | None = None,
 ) -> Float[Tensor, "batch layers style"]:
     """Return w' = mean + psi (w - mean) (Karras et al. 2019, appendix B), which trades variety for quality.
 
     Args:
         w: styles.
-        mean: the style of the average latent, of each image's class where there are classes.
+        mean: the average styles, those of each image's class where there are classes.
         psi: 1 leaves the styles as they are, 0 puts the mean in their place.
         cutoff: only the first so many layers are truncated; all when left out.
 
     """
-    near = mean[:, None] + psi * (w - mean[:, None])
+    near = mean + psi * (w - mean)
     return near if cutoff is None else torch.cat([near[:, :cutoff], w[:, cutoff:]], dim=1)

@@ -26,7 +26,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.long
 def test_parameters() -> None:
-    """The paper's G for 256 px has 45.9 million (section 3.1), three in four of them learned for single pixels."""
+    """The paper's G for 256 px has 45.9 million parameters, three in four of them learned for single pixels."""
     mapping = 8 * (512 * 512 + 512)
     at_positions = 2 * 512 + 512 * 256 * 256
 
