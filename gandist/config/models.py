@@ -78,6 +78,18 @@ class BigganConfig(Section):
     )
 
 
+class R3ganConfig(Section):
+    """R3GAN (Huang et al. 2024); gandist/models/r3gan.py lists the values of the paper's networks."""
+
+    channel_base: int = knob(24576, "A resolution has this many channels, divided by it.", unit="channels x px", ge=1)
+    channel_max: int = knob(768, "At most so many channels.", ge=1)
+    stage_blocks: int = knob(2, "Residual blocks at each resolution.", ge=1)
+    expansion: int = knob(2, "How many times more channels there are inside a block.", ge=1)
+    group_channels: int = knob(16, "Channels inside a block that a group of its 3x3 convolution sees.", ge=1)
+    class_dim: int = knob(64, "Length of the class embedding that is appended to z.", ge=1)
+    fp32_stages: int = knob(1, "Resolutions from 4 px on that are computed in fp32 whatever the precision is.", ge=0)
+
+
 class ModelConfig(Section):
     """The two networks."""
 
@@ -93,5 +105,6 @@ class ModelConfig(Section):
     dcgan: DcganConfig = section(DcganConfig, "Read when arch is dcgan.")
     resnet: ResnetConfig = section(ResnetConfig, "Read when arch is resnet.")
     biggan: BigganConfig = section(BigganConfig, "Read when arch is biggan.")
+    r3gan: R3ganConfig = section(R3ganConfig, "Read when arch is r3gan.")
     stylegan2: StyleGan2Config = section(StyleGan2Config, "Read when arch is stylegan2 or cips.")
     cips: CipsConfig = section(CipsConfig, "Read when arch is cips.")

@@ -22,7 +22,7 @@ from gandist.errors import ConfigError
 from gandist.models.attention import SelfAttention
 from gandist.models.contract import Discriminator, Generator, ImageShape, Networks, Verdict
 from gandist.models.heads import ClassHead, HeadKind, class_head, head_kind
-from gandist.models.layers import begin_step, power_of_two_stages, spectral_norm
+from gandist.models.layers import begin_step, power_of_two_stages, precise, spectral_norm
 from gandist.models.resnet import DownBlock, convolution
 
 # multiples of the base width: of G from 4 px on, of D behind each block
@@ -156,7 +156,7 @@ class BigganDiscriminator(Discriminator):
             if k == self.attention_after:
                 h = self.attention(h)
         with torch.autocast(x.device.type, enabled=False):
-            features = F.relu(h.float()).sum(dim=(2, 3))
+            features = F.relu(precise(h)).sum(dim=(2, 3))
             verdict: Tensor | Verdict = self.classes(self.head(features).squeeze(1), features, c)
         return verdict
 

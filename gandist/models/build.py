@@ -8,7 +8,7 @@ import torch
 
 from gandist.config import ModelConfig
 from gandist.errors import ConfigError, did_you_mean
-from gandist.models import biggan, cips, dcgan, mlp, resnet, stylegan2
+from gandist.models import biggan, cips, dcgan, mlp, r3gan, resnet, stylegan2
 from gandist.models.contract import ImageShape, Networks
 
 ARCHITECTURES: dict[str, Callable[[ModelConfig, ImageShape, int], Networks]] = {
@@ -18,6 +18,7 @@ ARCHITECTURES: dict[str, Callable[[ModelConfig, ImageShape, int], Networks]] = {
     "stylegan2": stylegan2.build,
     "cips": cips.build,
     "biggan": biggan.build,
+    "r3gan": r3gan.build,
 }
 
 

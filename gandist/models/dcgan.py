@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gandist.config import ModelConfig
 from gandist.models.contract import Discriminator, Generator, ImageShape, Networks, Verdict
 from gandist.models.heads import ClassHead, HeadKind, class_head, head_kind
-from gandist.models.layers import power_of_two_stages
+from gandist.models.layers import power_of_two_stages, precise
 
 
 class DcganGenerator(Generator):
@@ -74,7 +74,7 @@ class DcganDiscriminator(Discriminator):
         """Return logits, from an auxiliary head beside those of the classes."""
         h = self.layers(x)
         with torch.autocast(x.device.type, enabled=False):
-            h = h.float()
+            h = precise(h)
             verdict: Tensor | Verdict = self.classes(self.head(h).flatten(), h.sum(dim=(2, 3)), c)
         return verdict
 

@@ -16,6 +16,11 @@ from gandist.errors import ConfigError
 M = TypeVar("M", bound=nn.Module)
 
 
+def precise(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Return ``x`` in fp32 at least: D's last layers are never computed in less (autocast switched off beside it)."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class SpectralNorm(nn.Module):
     """Divides a weight by its largest singular value, W / (u^T W v) (Miyato et al. 2018, equations 7-11).
 

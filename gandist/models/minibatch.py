@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gandist.models.layers import precise
+
 
 class MinibatchStd(nn.Module):
     """Appends to each image's features the standard deviation of features over the images of its group.
@@ -32,7 +34,7 @@ class MinibatchStd(nn.Module):
         assert batch % self.group == 0, f"{batch} images are not groups of {self.group}: see batch_group()"
         with torch.autocast(x.device.type, enabled=False):
             # (groups, images of one, channels, features of one channel, height, width)
-            y = x.float().reshape(-1, self.group, self.channels, x.shape[1] // self.channels, height, width)
+            y = precise(x).reshape(-1, self.group, self.channels, x.shape[1] // self.channels, height, width)
             variance = (y - y.mean(dim=1, keepdim=True)).square().mean(dim=1)
             # the small number keeps the second derivative finite where all images agree
             deviation = (variance + 1e-8).sqrt().mean(dim=(2, 3, 4))  # (groups, channels)

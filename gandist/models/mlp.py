@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gandist.config import ModelConfig
 from gandist.models.contract import Discriminator, Generator, ImageShape, Networks, Verdict
 from gandist.models.heads import ClassHead, HeadKind, class_head, head_kind
+from gandist.models.layers import precise
 from gandist.models.noise import Dropout
 
 
@@ -66,7 +67,7 @@ class MlpDiscriminator(Discriminator):
             h = torch.cat([h, self.embedding(c)], dim=1)
         h = self.layers(h)
         with torch.autocast(x.device.type, enabled=False):
-            features = h.float()
+            features = precise(h)
             verdict: Tensor | Verdict = self.classes(self.head(features).squeeze(1), features, c)
         return verdict
 

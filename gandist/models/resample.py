@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-BINOMIAL_4 = (1, 3, 3, 1)
+BINOMIAL_4 = (1.0, 3.0, 3.0, 1.0)
 """The filter of StyleGAN2."""
-BINOMIAL_3 = (1, 2, 1)
+BINOMIAL_3 = (1.0, 2.0, 1.0)
 """The bilinear filter."""
 
 

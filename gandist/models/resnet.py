@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from gandist.config import ModelConfig
 from gandist.models.contract import Discriminator, Generator, ImageShape, Networks, Verdict
 from gandist.models.heads import ClassHead, HeadKind, class_head, head_kind
-from gandist.models.layers import ConditionalBatchNorm, power_of_two_stages, spectral_norm
+from gandist.models.layers import ConditionalBatchNorm, power_of_two_stages, precise, spectral_norm
 
 M = TypeVar("M", bound=nn.Conv2d | nn.Linear | nn.Embedding)
 Normalise = Callable[[Any], Any]
@@ -135,7 +135,7 @@ class ResnetDiscriminator(Discriminator):
         """Return logits, from an auxiliary head beside those of the classes."""
         h = self.blocks(x)
         with torch.autocast(x.device.type, enabled=False):
-            features = F.relu(h.float()).sum(dim=(2, 3))
+            features = F.relu(precise(h)).sum(dim=(2, 3))
             verdict: Tensor | Verdict = self.classes(self.head(features).squeeze(1), features, c)
         return verdict
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 BIGGAN = {"model": {"arch": "biggan"}}
+R3GAN = {"model": {"arch": "r3gan"}}
 STYLEGAN2 = {"model": {"arch": "stylegan2"}}
 CIPS = {"model": {"arch": "cips"}}
 
@@ -18,6 +19,13 @@ ROWS: dict[str, tuple[Any, dict[str, Any]]] = {
         8,
         {"model": {"arch": "biggan", "latent_dim": 6}, "data": {"resolution": 16}},
     ),
+    "model.r3gan.channel_base": (32, R3GAN),
+    "model.r3gan.channel_max": (2, R3GAN),
+    "model.r3gan.stage_blocks": (2, R3GAN),
+    "model.r3gan.expansion": (3, R3GAN),
+    "model.r3gan.group_channels": (1, R3GAN),
+    "model.r3gan.class_dim": (4, {"model": {"arch": "r3gan", "conditional": True}}),
+    "model.r3gan.fp32_stages": (0, {**R3GAN, "execution": {"precision": "bf16"}}),
     "model.stylegan2.style_dim": (5, STYLEGAN2),
     "model.stylegan2.mapping_depth": (1, STYLEGAN2),
     "model.stylegan2.mapping_lr_multiplier": (0.1, STYLEGAN2),

@@ -37,6 +37,7 @@ TINY: dict[str, Any] = {
         "dcgan": {"generator_channels": 2, "discriminator_channels": 2},
         "resnet": {"generator_channels": 2, "discriminator_channels": 2},
         "biggan": {"generator_channels": 2, "discriminator_channels": 2, "class_dim": 3},
+        "r3gan": {"channel_base": 64, "channel_max": 4, "group_channels": 2, "class_dim": 3, "stage_blocks": 1},
         "stylegan2": {"style_dim": 4, "mapping_depth": 2, "channel_base": 32, "class_mapping_depth": 2},
         "cips": {"widths": [4, 4], "fourier_features": 4, "position_features": 3},
     },

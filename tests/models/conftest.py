@@ -30,6 +30,7 @@ def tiny() -> Callable[..., Networks]:
             "dcgan": narrow,
             "resnet": narrow,
             "biggan": {**narrow, "class_dim": 3, "hierarchical": False},
+            "r3gan": {"channel_base": 64, "channel_max": 6, "group_channels": 2, "class_dim": 3, "stage_blocks": 1},
             "stylegan2": STYLES,
             "cips": {"widths": [6, 4], "fourier_features": 5, "position_features": 4},
         }
