@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 # Tests are many small steps, often in several processes: threads that wait for each other make them ten times slower.
@@ -31,6 +33,17 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 settings.register_profile("gandist", deadline=None)  # how long an example takes says nothing on a busy machine
 settings.load_profile("gandist")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerate() -> Iterator[None]:
+    """Let each test choose its number format and its ranks: Accelerate keeps one state per process."""
+    yield
+    if "accelerate.state" in sys.modules:
+        from accelerate.state import AcceleratorState
+
+        AcceleratorState._reset_state(reset_partial_state=True)
+
 
 TOGETHER = ("tests/slurm", "tests/distributed")
 """Folders whose tests share something that is costly to start: a cluster, and games that several ranks have played."""

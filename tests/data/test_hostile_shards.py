@@ -8,7 +8,6 @@ import pickle
 import subprocess
 import sys
 import tarfile
-import time
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ GROWTH_MIB = 48
 SECONDS = 10.0
 
 CHILD = """
-import json, sys
+import json, sys, time
 from pathlib import Path
 from PIL import JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 from gandist.data.survey.survey import survey
@@ -33,7 +32,7 @@ try:
     said = str(survey([sys.argv[1]], out=Path(sys.argv[1] + " index"), label=sys.argv[2], workers=0, max_rejected=1))
 except DataError as error:
     said = f"refused: {error}"
-print(json.dumps([said, used() - before]))
+print(json.dumps([said, used() - before, time.process_time()]))
 """
 
 
@@ -104,15 +103,14 @@ LABELS = {
 
 def child(folder: Path, label: str = "auto") -> str:
     """What is said of the shard, by a process that needed little memory and time."""
-    begin = time.monotonic()
     run = subprocess.run(
         [sys.executable, "-c", CHILD, str(folder), label],
-        capture_output=True, text=True, timeout=60, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+        capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    said, growth = json.loads(run.stdout)
+    said, growth, seconds = json.loads(run.stdout)
     assert growth < GROWTH_MIB, f"{growth:.0f} MiB more than at the start"
-    assert time.monotonic() - begin < SECONDS
+    assert seconds < SECONDS, f"computed for {seconds:.1f} s"
     assert len(said) < 4000
     assert said.replace("\n", "").isprintable(), "control characters of strangers never reach the terminal"
     return str(said)

@@ -7,4 +7,4 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
 
 from hosts import hosts  # noqa: F401
-from trainer_runs import _fresh_accelerate, launch  # noqa: F401
+from trainer_runs import launch  # noqa: F401

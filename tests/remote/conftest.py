@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).parents[1] / "trainer"))
 
 from fault_server import BODY, FaultServer
 from s3_store import running, store  # noqa: F401
-from trainer_runs import _fresh_accelerate, launch  # noqa: F401
+from trainer_runs import launch  # noqa: F401
 
 from gandist.data.making.prepare import prepare
 from gandist.data.remote import https, retry, room

@@ -61,7 +61,6 @@ def index_bytes(shards: Path) -> int:
     return sum((shards / name).stat().st_size for name in ("index.json", "index.safetensors"))
 
 
-@pytest.mark.usefixtures("_hasty")
 def test_without_faults_every_byte_comes_once(shards: Path, served: FaultServer, tmp_path: Path) -> None:
     cache = CacheConfig(dir=tmp_path / "cache")
     data = {"shards": f"{served.url}/set"}

@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "trainer"))
 
 from streams import write_shards
-from trainer_runs import _fresh_accelerate, launch  # noqa: F401
+from trainer_runs import launch  # noqa: F401
 
 
 @pytest.fixture(scope="session")

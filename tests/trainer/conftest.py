@@ -5,4 +5,4 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from trainer_runs import _fresh_accelerate, launch  # noqa: F401
+from trainer_runs import launch  # noqa: F401

@@ -133,13 +133,3 @@ def await_that(condition: Callable[[], bool], what: str, ranks: Ranks | None = N
         if ranks is not None and any(process.poll() is not None for process in ranks.processes):
             assert condition(), f"the run ended before {what}:\n{ranks.output()}"
         time.sleep(0.005)
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerate() -> Iterator[None]:
-    """Let each test choose its precision: Accelerate keeps one state per process."""
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
