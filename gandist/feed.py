@@ -12,6 +12,7 @@ from gandist.data.image_set import Reading
 from gandist.data.images import open_images
 from gandist.data.loader import Batch, batches, check_divides, describe_reading
 from gandist.data.reals import RealImages
+from gandist.models.build import stacked
 from gandist.runtime.distributed import Ranks
 
 
@@ -42,6 +43,7 @@ class Feed:
             seed=config.run.seed,
             batch_images=config.update.batch_images,
             first_row=ranks.rank * self.share_images,
+            stacked=stacked(config.model),
             channels_last=config.execution.channels_last,
         )
         self._bad_images = self._damaged_shards = 0  # that this rank met since it started

@@ -35,6 +35,7 @@ from gandist.config.method import UpdateConfig as UpdateConfig
 from gandist.config.models import BigganConfig as BigganConfig
 from gandist.config.models import CipsConfig as CipsConfig
 from gandist.config.models import DcganConfig as DcganConfig
+from gandist.config.models import GatConfig as GatConfig
 from gandist.config.models import MlpConfig as MlpConfig
 from gandist.config.models import ModelConfig as ModelConfig
 from gandist.config.models import R3ganConfig as R3ganConfig

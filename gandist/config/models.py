@@ -78,6 +78,21 @@ class BigganConfig(Section):
     )
 
 
+class GatConfig(Section):
+    """Transformers of the GAT kind, for the latents of an autoencoder; the defaults are the size S/2."""
+
+    depth: int = knob(12, "Blocks of each network; a multiple of levels.", ge=1)
+    width: int = knob(384, "Features of a token (S 384, B 768).", ge=4)
+    patch: int = knob(2, "Height and width of the patch that becomes a token.", unit="px", ge=1)
+    head_width: int = knob(64, "Features of one attention head; it goes into width, and 4 into it.", ge=4)
+    style_dim: int = knob(512, "Length of the style w.", ge=1)
+    projection_dim: int = knob(2048, "Features that a conditional D compares with the class.", ge=1)
+    levels: int = knob(4, "Depths at which G draws, and levels of noise at which D looks; 1 switches both off.", ge=1)
+    attention: Literal["fused", "plain"] = knob(
+        "fused", "fused is fast but has no second derivative, which exact gradient penalties take; plain has."
+    )
+
+
 class R3ganConfig(Section):
     """R3GAN (Huang et al. 2024); gandist/models/r3gan.py lists the values of the paper's networks."""
 
@@ -108,3 +123,4 @@ class ModelConfig(Section):
     r3gan: R3ganConfig = section(R3ganConfig, "Read when arch is r3gan.")
     stylegan2: StyleGan2Config = section(StyleGan2Config, "Read when arch is stylegan2 or cips.")
     cips: CipsConfig = section(CipsConfig, "Read when arch is cips.")
+    gat: GatConfig = section(GatConfig, "Read when arch is gat.")

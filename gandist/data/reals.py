@@ -25,17 +25,18 @@ class RealImages:
         seed: of the run.
         batch_images: size of the global batch.
         first_row: of the global batch that this rank has.
+        stacked: images of each row that D takes, which all are the real one here.
         channels_last: keep the images height first in memory, as they arrive.
 
     """
 
     def __init__(
         self, images: ImageSet | StreamedImages, device: torch.device,
-        *, seed: int, batch_images: int, first_row: int, channels_last: bool,
+        *, seed: int, batch_images: int, first_row: int, stacked: int, channels_last: bool,
     ) -> None:  # fmt: skip
         self._numbers: torch.dtype = getattr(torch, images.numbers)
         self._whitening = None if images.latents is None else Whitening(images.latents, device)
-        self._device, self._channels_last = device, channels_last
+        self._device, self._stacked, self._channels_last = device, stacked, channels_last
         self._seed, self._batch_images, self._first_row = seed, batch_images, first_row
 
     def to_x(self, batch: Batch) -> Tensor:
@@ -50,4 +51,6 @@ class RealImages:
             )
             noise = rows.normal(x.shape[1] // 2, *x.shape[2:])
             x = self._whitening.sample(x, noise.to(self._device, non_blocking=True))
+        if self._stacked > 1:
+            x = x.repeat(1, self._stacked, 1, 1)
         return x if self._channels_last else x.contiguous()

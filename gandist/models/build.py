@@ -8,7 +8,7 @@ import torch
 
 from gandist.config import ModelConfig
 from gandist.errors import ConfigError, did_you_mean
-from gandist.models import biggan, cips, dcgan, mlp, r3gan, resnet, stylegan2
+from gandist.models import biggan, cips, dcgan, gat, mlp, r3gan, resnet, stylegan2
 from gandist.models.contract import ImageShape, Networks
 
 ARCHITECTURES: dict[str, Callable[[ModelConfig, ImageShape, int], Networks]] = {
@@ -18,6 +18,7 @@ ARCHITECTURES: dict[str, Callable[[ModelConfig, ImageShape, int], Networks]] = {
     "stylegan2": stylegan2.build,
     "cips": cips.build,
     "biggan": biggan.build,
+    "gat": gat.build,
     "r3gan": r3gan.build,
 }
 
@@ -46,3 +47,8 @@ def build(model: ModelConfig, image: ImageShape, classes: int, seed: int) -> Net
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ARCHITECTURES[model.arch](model, image, classes if model.conditional else 0)
+
+
+def stacked(model: ModelConfig) -> int:
+    """Return how many stages of each image G gives out in training and D takes, stacked on the channels."""
+    return model.gat.levels if model.arch == "gat" else 1

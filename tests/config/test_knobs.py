@@ -39,6 +39,7 @@ TINY: dict[str, Any] = {
         "biggan": {"generator_channels": 2, "discriminator_channels": 2, "class_dim": 3},
         "r3gan": {"channel_base": 64, "channel_max": 4, "group_channels": 2, "class_dim": 3, "stage_blocks": 1},
         "stylegan2": {"style_dim": 4, "mapping_depth": 2, "channel_base": 32, "class_mapping_depth": 2},
+        "gat": {"depth": 2, "width": 8, "head_width": 4, "style_dim": 4, "projection_dim": 4, "levels": 2},
         "cips": {"widths": [4, 4], "fourier_features": 4, "position_features": 3},
     },
     "optimizer": {"generator": {"lr": 0.01}, "discriminator": {"lr": 0.01}},

@@ -32,6 +32,7 @@ def tiny() -> Callable[..., Networks]:
             "biggan": {**narrow, "class_dim": 3, "hierarchical": False},
             "r3gan": {"channel_base": 64, "channel_max": 6, "group_channels": 2, "class_dim": 3, "stage_blocks": 1},
             "stylegan2": STYLES,
+            "gat": {"depth": 2, "width": 8, "head_width": 4, "style_dim": 6, "projection_dim": 5, "levels": 1},
             "cips": {"widths": [6, 4], "fourier_features": 5, "position_features": 4},
         }
         return build(ModelConfig.model_validate(settings), ImageShape(resolution, channels), classes, seed)

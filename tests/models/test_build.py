@@ -26,8 +26,9 @@ RESOLUTIONS = {
     "r3gan": [8, 32, 128],
     "stylegan2": [8, 32, 128],
     "cips": [8, 32],
+    "gat": [4, 16],
 }
-UNBOUNDED = {"r3gan", "stylegan2", "cips"}
+UNBOUNDED = {"r3gan", "stylegan2", "cips", "gat"}
 """Those whose images are sums without a bound."""
 EVERY = [(arch, resolution) for arch, allowed in RESOLUTIONS.items() for resolution in allowed]
 BOTH = pytest.mark.parametrize("classes", [0, 3], ids=["unconditional", "conditional"])
