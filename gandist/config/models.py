@@ -115,6 +115,10 @@ class ModelConfig(Section):
         "How a conditional D judges classes: as the architecture's paper does, by projection, or by naming them itself "
         "(AC-GAN).",
     )
+    initialisation: Literal["own", "orthogonal", "normal", "xavier", "he"] = knob(
+        "own",
+        "How weights begin: as the architecture's paper says, orthogonal, N(0, 0.02^2), Xavier-uniform, or He-normal.",
+    )
     latent_dim: int = knob(100, "Length of the latent vector z.", ge=1)
     mlp: MlpConfig = section(MlpConfig, "Read when arch is mlp.")
     dcgan: DcganConfig = section(DcganConfig, "Read when arch is dcgan.")

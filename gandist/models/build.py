@@ -10,6 +10,7 @@ from gandist.config import ModelConfig
 from gandist.errors import ConfigError, did_you_mean
 from gandist.models import biggan, cips, dcgan, gat, mlp, r3gan, resnet, stylegan2
 from gandist.models.contract import ImageShape, Networks
+from gandist.models.initialise import REDRAWN, initialise
 
 ARCHITECTURES: dict[str, Callable[[ModelConfig, ImageShape, int], Networks]] = {
     "mlp": mlp.build,
@@ -33,7 +34,8 @@ def build(model: ModelConfig, image: ImageShape, classes: int, seed: int) -> Net
         seed: of the initial weights; torch's global random state is left as it was.
 
     Raises:
-        ConfigError: the architecture cannot do the resolution, or wants classes where the data has none.
+        ConfigError: the architecture cannot do the resolution or begin otherwise, or wants classes where the data has
+            none.
 
     """
     if model.conditional and classes < 1:
@@ -44,9 +46,18 @@ def build(model: ModelConfig, image: ImageShape, classes: int, seed: int) -> Net
     if model.arch not in ARCHITECTURES:
         near = did_you_mean(model.arch, ARCHITECTURES)
         raise ConfigError(f"model.arch {model.arch}: no such network.{near} There are: {', '.join(ARCHITECTURES)}.")
+    if model.initialisation != "own" and model.arch not in REDRAWN:
+        raise ConfigError(
+            f"model.initialisation: {model.arch} counts on first weights of the size that its paper gives them. "
+            f"Leave it at 'own'; others are for {', '.join(REDRAWN)}."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ARCHITECTURES[model.arch](model, image, classes if model.conditional else 0)
+        networks = ARCHITECTURES[model.arch](model, image, classes if model.conditional else 0)
+        if model.initialisation != "own":
+            initialise(networks.generator, model.initialisation)
+            initialise(networks.discriminator, model.initialisation)
+    return networks
 
 
 def stacked(model: ModelConfig) -> int:

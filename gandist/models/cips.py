@@ -18,8 +18,9 @@ from gandist.config import CipsConfig, ModelConfig, StyleGan2Config
 from gandist.models.contract import AnyResolution, ImageShape, Networks
 from gandist.models.equalized import lrelu
 from gandist.models.heads import head_kind
+from gandist.models.layers import precise
 from gandist.models.modulated import ModulatedLinear
-from gandist.models.stylegan2 import StyleGan2Discriminator, precise
+from gandist.models.stylegan2 import StyleGan2Discriminator
 from gandist.models.styles import MappedGenerator, Mapping
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gandist.config import ModelConfig
 from gandist.models.contract import Discriminator, Generator, ImageShape, Networks, Verdict
 from gandist.models.heads import ClassHead, HeadKind, class_head, head_kind
+from gandist.models.initialise import initialise
 from gandist.models.layers import power_of_two_stages, precise
 
 
@@ -29,7 +30,7 @@ class DcganGenerator(Generator):
             layers += self._stage(width, width // 2, stride=2, padding=1)
             width //= 2
         self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(width, image.channels, 4, 2, 1, bias=False), nn.Tanh())
-        self.apply(initialise)
+        initialise(self, "normal")
 
     @staticmethod
     def _stage(inputs: int, outputs: int, stride: int, padding: int) -> list[nn.Module]:
@@ -66,7 +67,7 @@ class DcganDiscriminator(Discriminator):
         self.layers = nn.Sequential(*layers)
         self.head = nn.Conv2d(width, 1, 4, 1, 0, bias=False)
         self.classes: ClassHead = class_head(head, width, classes)
-        self.apply(initialise)
+        initialise(self, "normal")
 
     def forward(
         self, x: Float[Tensor, "batch channels height width"], c: Int[Tensor, " batch"] | None
@@ -77,15 +78,6 @@ class DcganDiscriminator(Discriminator):
             h = precise(h)
             verdict: Tensor | Verdict = self.classes(self.head(h).flatten(), h.sum(dim=(2, 3)), c)
         return verdict
-
-
-def initialise(module: nn.Module) -> None:
-    """Draw convolutions, linear layers and embeddings from N(0, 0.02^2) and batch norm scales from N(1, 0.02^2)."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Embedding | nn.Linear):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-    elif isinstance(module, nn.BatchNorm2d):
-        nn.init.normal_(module.weight, 1.0, 0.02)
-        nn.init.zeros_(module.bias)
 
 
 def build(model: ModelConfig, image: ImageShape, classes: int) -> Networks:

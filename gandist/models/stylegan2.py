@@ -17,7 +17,7 @@ from gandist.config import ModelConfig, StyleGan2Config
 from gandist.models.contract import Discriminator, ImageShape, Networks, Verdict
 from gandist.models.equalized import EqualizedConv2d, EqualizedLinear, lrelu
 from gandist.models.heads import Auxiliary, HeadKind, head_kind
-from gandist.models.layers import power_of_two_stages
+from gandist.models.layers import power_of_two_stages, precise
 from gandist.models.minibatch import MinibatchStd
 from gandist.models.modulated import ModulatedConv2d
 from gandist.models.noise import RandomLayer
@@ -28,11 +28,6 @@ from gandist.models.styles import MappedGenerator, Mapping
 def channels_at(resolution: int, config: StyleGan2Config) -> int:
     """Return the number of feature maps of a resolution."""
     return max(1, min(config.channel_base // resolution, config.channel_max))
-
-
-def precise(x: Tensor) -> Tensor:
-    """Return ``x`` in fp32 at least: images are summed, and logits made, in full precision."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 # --- the generator -----------------------------------------------------------------------------------------------

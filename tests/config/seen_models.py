@@ -26,6 +26,7 @@ ROWS: dict[str, tuple[Any, dict[str, Any]]] = {
     "model.r3gan.group_channels": (1, R3GAN),
     "model.r3gan.class_dim": (4, {"model": {"arch": "r3gan", "conditional": True}}),
     "model.r3gan.fp32_stages": (0, {**R3GAN, "execution": {"precision": "bf16"}}),
+    "model.initialisation": ("orthogonal", {}),
     "model.stylegan2.style_dim": (5, STYLEGAN2),
     "model.stylegan2.mapping_depth": (1, STYLEGAN2),
     "model.stylegan2.mapping_lr_multiplier": (0.1, STYLEGAN2),

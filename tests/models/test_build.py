@@ -105,6 +105,7 @@ def test_every_parameter_learns(tiny: Make, with_noise: Noise, arch: str, classe
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_bf16_passes(tiny: Make, with_noise: Noise, arch: str, classes: int) -> None:
     networks = tiny(arch, classes=classes)
+    torch.manual_seed(0)
     z, c = torch.randn(8, LATENT_DIM), torch.arange(8) % 3 if classes else None
     exact = networks.generator.eval()(z, c)
     exact_logits = networks.discriminator.eval()(exact, c)
@@ -112,7 +113,8 @@ def test_bf16_passes(tiny: Make, with_noise: Noise, arch: str, classes: int) -> 
         images = networks.generator(z, c)
         logits = networks.discriminator(exact, c)
     assert images.shape == exact.shape
-    torch.testing.assert_close(images.float(), exact, rtol=0.05, atol=0.05)
+    size = exact.abs().max().clamp_min(1)
+    torch.testing.assert_close(images.float() / size, exact / size, rtol=0.05, atol=0.05)
     torch.testing.assert_close(logits.float(), exact_logits, rtol=0.1, atol=0.05)
 
 
