@@ -8,11 +8,14 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import gandist
 from gandist.errors import EXIT_FAILED, ConfigError, GandistError, did_you_mean
 from gandist.runtime.files import NO_ROOM
+
+if TYPE_CHECKING:
+    from gandist.latents.space import LatentSpace
 
 TRAIN_USAGE = "gandist train [CONFIG] [--debug] [--accept KNOB] [--restart-data] [--allow-pipe]"
 TRAIN_HELP = """\
@@ -33,14 +36,23 @@ of the recipe in a folder that is thrown away: speed, memory, time to finish, ch
   --json            print one JSON object
   --allow-pipe      run the command in data.shards 'pipe:COMMAND'; only a command that you know
 """
+FIT_USAGE = "gandist fit [CONFIG] [--images N] [--steps N] [--lrs R R ...] [--allow-pipe]"
+FIT_HELP = """\
+Can the generator of a recipe learn a fixed batch of images by heart, and at which learning rate? In minutes.
+
+  --images N        images of the batch (default: 64)
+  --steps N         steps of the optimizer at each rate (default: 300)
+  --lrs R R ...     learning rates (default: 0.0001 to 0.1, each twice the one before)
+  --allow-pipe      run the command in data.shards 'pipe:COMMAND'; only a command that you know
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; return the exit code (see :mod:`gandist.errors`)."""
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     own_flags = {
-        "prepare": prepare, "encode": encode, "new": new, "train": train, "config": config, "doctor": doctor,
-        "supervise": supervise,
+        "prepare": prepare, "encode": encode, "new": new, "train": train, "fit": fit, "config": config,
+        "doctor": doctor, "supervise": supervise,
     }  # fmt: skip
     try:
         if words[0] in own_flags:
@@ -115,6 +127,28 @@ def config(words: Sequence[str]) -> int:
         _print(explain(resolved, recipe or embedded_recipe(), flags))
     else:
         _print(to_yaml(resolved).rstrip())
+    return 0
+
+
+def fit(words: Sequence[str]) -> int:
+    """``gandist fit``: let the generator learn a fixed batch by heart at several learning rates."""
+    words, images = _take(words, "--images")
+    words, steps = _take(words, "--steps")
+    words, rates = _take_all(words, "--lrs")
+    recipe, _, switches, flags = _split(words, {"--allow-pipe"})
+    from gandist.config import load
+
+    config = load(recipe, flags, prog=FIT_USAGE, description=FIT_HELP)
+    from gandist.fitting import fit as fitting
+
+    asked: dict[str, Any] = {}
+    try:
+        asked |= {} if images is None else {"images": int(images)}
+        asked |= {} if steps is None else {"steps": int(steps)}
+        asked |= {} if rates is None else {"rates": [float(rate) for rate in rates]}
+    except ValueError as error:
+        raise ConfigError(f"fit: {error}. Such as: --images 64 --steps 300 --lrs 1e-4 1e-3 1e-2") from None
+    fitting.fit(config, **asked, say=_print, allow_pipe="--allow-pipe" in switches)
     return 0
 
 
@@ -248,6 +282,15 @@ def _take(words: Sequence[str], flag: str) -> tuple[list[str], str | None]:
     return left, None
 
 
+def _take_all(words: Sequence[str], flag: str) -> tuple[list[str], list[str] | None]:
+    """Return the words without a flag and its values, and these, None where the flag is not among the words."""
+    if flag not in words:
+        return list(words), None
+    place = list(words).index(flag)
+    stop = next((i for i in range(place + 1, len(words)) if words[i].startswith("--")), len(words))
+    return [*words[:place], *words[stop:]], list(words[place + 1 : stop])
+
+
 # --- the other verbs -----------------------------------------------------------------------------------------
 
 
@@ -261,6 +304,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("encode", help="from shards of images to shards of an autoencoder's latents", add_help=False)
     verbs.add_parser("new", help="from a folder of images to shards and a recipe", add_help=False)
     verbs.add_parser("train", help="train, or continue, the run of a recipe", add_help=False)
+    verbs.add_parser("fit", help="can G learn a fixed batch by heart? finds a learning rate in minutes", add_help=False)
     verbs.add_parser("config", help="print a resolved recipe, or explain every knob", add_help=False)
     verbs.add_parser("doctor", help="say what is wrong here and what to do; with a recipe, try it", add_help=False)
     verbs.add_parser("supervise", help="run a training command, and start it again after a crash", add_help=False)
@@ -334,6 +378,12 @@ def _sample_verb(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     verb.add_argument("--seed", type=int, default=0, help="of the latents (default: %(default)s)")
     verb.add_argument("--class", dest="label", help="draw this class only, by name or number")
     verb.add_argument(
+        "--decoder",
+        metavar="AUTOENCODER",
+        help="folder or OWNER/REPOSITORY of the autoencoder that shows latents (default: where it was when they were "
+        "encoded); none shows three of their channels",
+    )
+    verb.add_argument(
         "--truncation",
         type=_finite,
         default=1.0,
@@ -357,6 +407,7 @@ def _sample(chosen: argparse.Namespace) -> int:
         pick_class,
     )
     from gandist.evaluation.scatter import save_picture
+    from gandist.latents.pictures import show_by
 
     weights = find_weights(chosen.source)
     generator, card = load_generator(weights)
@@ -366,10 +417,19 @@ def _sample(chosen: argparse.Namespace) -> int:
         c = torch.full_like(c, pick_class(card, chosen.label))
     if chosen.resolution is not None:
         at_resolution(generator, card, chosen.resolution)
-    images = draw(generator, z, c, truncation=chosen.truncation, cutoff=chosen.cutoff)
+    show = show_by(card.latents, _decoder(chosen.decoder, card.latents), z.device)
+    images = draw(generator, z, c, truncation=chosen.truncation, cutoff=chosen.cutoff, show=show)
     save_picture(images, chosen.columns, chosen.out)
     print(f"{chosen.out}: {len(z)} images from {weights} ({card.images_seen / 1000:g} kimg)")
     return 0
+
+
+def _decoder(asked: str | None, space: LatentSpace | None) -> str | None:
+    """Return which autoencoder shows a generator's latents, None for none."""
+    if asked == "none":
+        print("gandist: shows three channels of the latents, not what they stand for.", file=sys.stderr)
+        return None
+    return asked if asked is not None or space is None else space.autoencoder
 
 
 def _finite(text: str) -> float:

@@ -1,0 +1,1 @@
+"""``gandist fit``: can the generator learn a fixed batch by heart, and at which learning rate?"""
