@@ -12,6 +12,8 @@ from gandist.data.image_set import Reading
 from gandist.data.images import open_images
 from gandist.data.loader import Batch, batches, check_divides, describe_reading
 from gandist.data.reals import RealImages
+from gandist.errors import UserError
+from gandist.latents.pictures import Show, as_they_are, show_by
 from gandist.models.build import stacked
 from gandist.runtime.distributed import Ranks
 
@@ -37,6 +39,7 @@ class Feed:
         self.share_images = config.update.batch_images // ranks.world
         self.images = open_images(config.data, config.run.seed, config.execution.cache, allow_pipe=allow_pipe)
         self.remarks = self.images.remarks(self._reading())
+        self.show = self._show()
         self._reals = RealImages(
             self.images,
             device,
@@ -53,6 +56,17 @@ class Feed:
         execution, batch_images = self.config.execution, self.config.update.batch_images
         ahead = execution.workers * execution.prefetch_batches
         return describe_reading(batch_images, self.ranks.rank, self.ranks.world, start=0, ahead_batches=ahead)
+
+    def _show(self) -> Show:
+        """Return how images become pictures; rank 0 alone draws some, and has the decoder."""
+        space, decoder = self.images.latents, self.config.data.decoder
+        if space is not None and decoder is None:
+            self.remarks += (
+                "Samples show three channels of the latents; --data.decoder with their autoencoder "
+                f"({space.autoencoder}) shows pictures.",
+            )
+        shown = self.ranks.on_main(lambda: show_by(space, decoder, self.device), UserError)
+        return as_they_are if shown is None else shown
 
     def begin(self, position: int) -> Iterator[Batch]:
         """Return the batches from a position of the data on, without end."""

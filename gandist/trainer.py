@@ -267,7 +267,7 @@ class Trainer:
         follow(self.averages.network, self.clock.images_seen)
         path = self.folder / "samples" / f"{self.clock.images_seen // 1000:08d}kimg.png"
         try:
-            save_grid(draw(self.averages.network, z, c), settings.columns, path)
+            save_grid(draw(self.averages.network, z, c, show=self.feed.show), settings.columns, path)
             self.tracker.picture(self.clock.images_seen, "samples/ema", path)
         except OSError as error:  # a picture is not worth a run
             self.tracker.event(f"NOT DRAWN: {path}: {error.strerror}. The run goes on.")
@@ -316,7 +316,8 @@ class Trainer:
 
     def _card(self) -> GeneratorCard:
         image = ImageShape(self.config.data.resolution, self.config.data.channels)
-        return GeneratorCard(self.config.model, image, tuple(self.images.class_names), self.clock.images_seen)
+        names, seen = tuple(self.images.class_names), self.clock.images_seen
+        return GeneratorCard(self.config.model, image, names, seen, self.images.latents)
 
     def _environment(self) -> dict[str, Any]:
         return machine.environment(self.device, self.ranks.world, self.precision)

@@ -47,6 +47,11 @@ class DataConfig(Section):
     )
     resolution: int = knob(32, "Height and width of every image; 1 for points.", unit="px", ge=1, le=4096)
     channels: int = knob(3, "1 for greyscale, 3 for RGB; latents and vectors have their own number.", ge=1, le=4096)
+    decoder: str | None = knob(
+        None,
+        "Autoencoder that shows latents as pictures: folder or OWNER/REPOSITORY; without it three channels are shown.",
+        change="continue",
+    )
     classes: tuple[int, ...] | None = knob(None, "Train on these class numbers only; on all when left out.")
     hflip: bool = knob(False, "Mirror each image with probability one half.")
     bad_images: float = knob(

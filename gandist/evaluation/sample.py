@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from gandist.config import ModelConfig
 from gandist.errors import CheckpointError, ConfigError, did_you_mean
+from gandist.latents.pictures import Show, as_they_are
+from gandist.latents.space import LatentSpace
 from gandist.models.build import build
 from gandist.models.contract import AnyResolution, Generator, ImageShape, StyleGenerator, follow
 from gandist.models.styles import truncated
@@ -25,16 +28,17 @@ GENERATOR_FORMAT = "gandist-generator"
 
 @dataclass(frozen=True)
 class GeneratorCard:
-    """What a weights file says of itself: enough to build the network without a recipe."""
+    """What a weights file says of itself: enough to build the network without a recipe, and to show what it makes."""
 
     model: ModelConfig
     image: ImageShape
     class_names: tuple[str, ...]
     images_seen: int
+    latents: LatentSpace | None = None
 
     def header(self) -> dict[str, str]:
         """Return the card as the header of a safetensors file: one entry, so that equal files are equal bytes."""
-        card = {
+        card: dict[str, Any] = {
             "format": GENERATOR_FORMAT,
             "version": 1,
             "model": self.model.model_dump(mode="json"),
@@ -43,6 +47,8 @@ class GeneratorCard:
             "class_names": self.class_names,
             "images_seen": self.images_seen,
         }
+        if self.latents is not None:
+            card["latents"] = self.latents.as_json()
         return {"gandist": json.dumps(card, ensure_ascii=False)}
 
     @classmethod
@@ -62,6 +68,7 @@ class GeneratorCard:
                 ImageShape(int(card["resolution"]), int(card["channels"])),
                 tuple(card["class_names"]),
                 int(card["images_seen"]),
+                LatentSpace.read(card["latents"]) if "latents" in card else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{where}: its header cannot be read ({error}).") from None
@@ -142,6 +149,7 @@ def draw(
     pass_images: int = 64,
     truncation: float = 1.0,
     cutoff: int | None = None,
+    show: Show = as_they_are,
 ) -> UInt8[Tensor, "images channels height width"]:
     """Return 8-bit images on the CPU, made a few at a time by a generator in evaluation mode.
 
@@ -152,6 +160,7 @@ def draw(
         pass_images: most images in one pass.
         truncation: psi of :func:`gandist.models.styles.truncated`; 1 leaves the styles as they are.
         cutoff: how many layers are truncated, from the first; all when left out.
+        show: what makes pictures of the images.
 
     Raises:
         ConfigError: the generator has no styles that could be truncated, or not so many.
@@ -166,7 +175,7 @@ def draw(
     else:
         assert isinstance(generator, StyleGenerator)
         made = (generator.synthesize(w[rows]) for rows in passes)
-    return torch.cat([to_uint8(images).cpu() for images in made])
+    return torch.cat([to_uint8(show(images)).cpu() for images in made])
 
 
 def _truncated_styles(generator: Generator, z: Tensor, c: Tensor, psi: float, cutoff: int | None) -> Tensor:

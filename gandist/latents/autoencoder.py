@@ -113,7 +113,8 @@ def open_autoencoder(name: str, device: torch.device, *, sha256: str | None = No
     if sha256 not in (None, found.sha256):
         raise DataError(
             f"{name}: is not the autoencoder that the latents come from: its weights have the SHA-256 "
-            f"{found.sha256[:16]}..., theirs had {str(sha256)[:16]}.... Name the one that 'gandist encode' was given."
+            f"{found.sha256[:16]}..., theirs had {str(sha256)[:16]}.... Name the one that 'gandist encode' was given "
+            "(--data.decoder in training, --decoder in gandist sample)."
         )
     return found
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from gandist.config import merge
+
 GAT = {"model": {"arch": "gat"}, "regularizer": {"r1": {"gamma": 0.0}}}
 
 # knob: another value, and the settings under which both values are looked at
@@ -11,7 +13,7 @@ ROWS: dict[str, tuple[Any, dict[str, Any]]] = {
     "model.gat.patch": (4, GAT),
     "model.gat.head_width": (8, GAT),
     "model.gat.style_dim": (5, GAT),
-    "model.gat.projection_dim": (5, {"model": {"arch": "gat", "conditional": True}}),
+    "model.gat.projection_dim": (5, merge(GAT, {"model": {"conditional": True}})),
     "model.gat.levels": (1, GAT),
-    "model.gat.attention": ("plain", {"model": {"arch": "gat"}, "data": {"resolution": 32}}),
+    "model.gat.attention": ("plain", GAT),
 }

@@ -37,6 +37,7 @@ TINY: dict[str, Any] = {
         "dcgan": {"generator_channels": 2, "discriminator_channels": 2},
         "resnet": {"generator_channels": 2, "discriminator_channels": 2},
         "biggan": {"generator_channels": 2, "discriminator_channels": 2, "class_dim": 3},
+        "progressive": {"stable_kimg": 0.008, "fade_kimg": 0.016, "channel_base": 64, "channel_max": 4},
         "r3gan": {"channel_base": 64, "channel_max": 4, "group_channels": 2, "class_dim": 3, "stage_blocks": 1},
         "stylegan2": {"style_dim": 4, "mapping_depth": 2, "channel_base": 32, "class_mapping_depth": 2},
         "gat": {"depth": 2, "width": 8, "head_width": 4, "style_dim": 4, "projection_dim": 4, "levels": 2},
@@ -451,7 +452,17 @@ def test_knobs_of_shards_from_afar(tmp_path: Path) -> None:
         opened(shards=str(tmp_path), root="http://host/set", allow_http=True)
 
 
+def test_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gandist import feed
+
+    asked = []
+    monkeypatch.setattr(feed, "show_by", lambda space, decoder, device: asked.append(decoder))
+    Trainer(tiny(tmp_path, {"data": {"decoder": "folder"}}))
+    assert asked == ["folder"]
+
+
 SEEN_ELSEWHERE = {
+    "data.decoder": test_decoder,
     "data.root": test_knobs_of_shards_from_afar,
     "data.allow_http": test_knobs_of_shards_from_afar,
     "execution.cache.dir": test_knobs_of_shards_from_afar,

@@ -16,9 +16,15 @@ from gandist.config import DataConfig
 from gandist.data.encoding.encode import encode_with
 from gandist.data.encoding.statistics import Sums
 from gandist.data.images import open_images
+from gandist.data.loader import Batch
 from gandist.data.making.prepare import prepare
+from gandist.data.reals import RealImages
 from gandist.data.shards.index_files import INDEX_NAME, read_index
-from gandist.errors import DataError
+from gandist.errors import ConfigError, DataError
+from gandist.latents.pictures import Decoded, show_by, three_channels
+from gandist.latents.whitening import Whitening
+from gandist.models.noise import RowNoise
+from gandist.runtime import rng
 
 SIDE, LATENT = 8, 4  # px of the images, places of the latents
 
@@ -217,3 +223,89 @@ def test_an_autoencoder_that_is_not_there(shards: Path, tmp_path: Path, capsys: 
     words = ["encode", str(shards), str(tmp_path / "out"), "--device", "cpu", "--autoencoder", str(tmp_path / "none")]
     assert main(words) == 2
     assert "there is no such folder" in capsys.readouterr().err
+
+
+# --- what D sees ------------------------------------------------------------------------------------------------
+
+
+def reals(shards: Path, position: int = 0, *, ranks: int = 1, seed: int = 0, stacked: int = 1) -> Tensor:
+    """Return the images of a global batch of 16 at a position, as D sees them, made rank by rank."""
+    images = open_images(
+        DataConfig.model_validate({"shards": str(shards), "resolution": LATENT, "channels": 2}), seed=0
+    )
+    seen = []
+    for rank in range(ranks):
+        first = rank * 16 // ranks
+        raw, labels = images.read(position + np.arange(first, first + 16 // ranks))
+        batch = Batch(torch.from_numpy(raw), torch.from_numpy(labels), position)
+        made = RealImages(
+            images,
+            torch.device("cpu"),
+            seed=seed,
+            batch_images=16,
+            first_row=first,
+            stacked=stacked,
+            channels_last=False,
+        )
+        seen.append(made.to_x(batch))
+    return torch.cat(seen)
+
+
+def test_samples_of_the_moments_are_whitened_and_known_by_seed_and_position(shards: Path, tmp_path: Path) -> None:
+    out = encoded(shards, tmp_path / "latents")
+    x = reals(out)
+    assert x.shape == (16, 2, LATENT, LATENT)
+    raw, _ = open_images(
+        DataConfig.model_validate({"shards": str(out), "resolution": LATENT, "channels": 2}), seed=0
+    ).read(np.arange(16))
+    moments, space = torch.from_numpy(as_moments(raw)).permute(0, 3, 1, 2), read_index(out).latents
+    assert space is not None
+    noise = RowNoise(rng.generator(0, "posterior", 0), 16, 0, 16).normal(2, LATENT, LATENT)
+    z = moments[:, :2] + (0.5 * moments[:, 2:]).exp() * noise
+    mean, std = torch.tensor([space.mean, space.std])[:, :, None, None]
+    assert torch.allclose(x.double(), (z - mean) / std, atol=1e-5)
+    assert torch.equal(x, reals(out)), "the same numbers again after a resume"
+    assert not torch.equal(x, reals(out, seed=1))
+    again = reals(out, position=40)  # in the next epoch
+    assert not any(torch.equal(a, b) for a in x for b in again), "a latent is another sample each time"
+
+
+def test_the_set_as_a_whole_has_mean_zero_and_variance_one(shards: Path, tmp_path: Path) -> None:
+    out = encoded(shards, tmp_path / "latents")
+    x = torch.cat([reals(out, position) for position in range(0, 1600, 16)])  # 40 epochs
+    assert torch.allclose(x.mean(dim=(0, 2, 3)), torch.zeros(2), atol=0.03)
+    assert torch.allclose(x.std(dim=(0, 2, 3)), torch.ones(2), atol=0.03)
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_what_d_sees_does_not_depend_on_the_ranks(shards: Path, tmp_path: Path, ranks: int) -> None:
+    out = encoded(shards, tmp_path / "latents")
+    assert torch.equal(reals(out, 32), reals(out, 32, ranks=ranks))
+
+
+def test_stacked_reals_are_the_same_image_at_all_levels(shards: Path, tmp_path: Path) -> None:
+    out = encoded(shards, tmp_path / "latents")
+    assert torch.equal(reals(out, stacked=3), reals(out).repeat(1, 3, 1, 1))
+
+
+# --- pictures of latents -------------------------------------------------------------------------------------------
+
+
+def test_pictures_are_decoded_from_what_whitening_is_undone_of(shards: Path, tmp_path: Path) -> None:
+    space = read_index(encoded(shards, tmp_path / "latents")).latents
+    assert space is not None
+    z = torch.randn(3, 2, LATENT, LATENT)
+    whitened = Whitening(space, torch.device("cpu")).whiten(z)
+    picture = Decoded(Averages(), space, torch.device("cpu"))(whitened)
+    assert torch.allclose(picture, Averages().decode(z), atol=1e-5)
+
+
+def test_three_channels_are_shown_where_there_is_no_decoder() -> None:
+    x = torch.randn(2, 4, 5, 5)
+    assert torch.equal(three_channels(x), x[:, :3] / 3)
+    assert three_channels(x[:, :2]).shape == (2, 1, 5, 5)
+
+
+def test_a_decoder_is_for_latents() -> None:
+    with pytest.raises(ConfigError, match="pictures already"):
+        show_by(None, "folder", torch.device("cpu"))
