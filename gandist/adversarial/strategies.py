@@ -67,9 +67,7 @@ def generator_first(play: Round, reals: Sequence[Real]) -> None:
     """
     play.begin_generator()
     real, site = reals[0], "step0"
-    latents, fakes = play.draw_latents(real, site), None
-    if play.moves != "discriminator":
-        latents, fakes, site = _generator_steps(play, real, site, latents, None, shared=True)
+    latents, fakes, site = _generator_steps(play, real, site, play.draw_latents(real, site), None, shared=True)
     for k, real in enumerate(reals):
         if k > 0 or not play.game.share_latents:
             site, fakes = f"step{k}.d", None

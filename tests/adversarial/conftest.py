@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gandist.adversarial.game import Draws, Game, Real
-from gandist.adversarial.losses import LOSSES, Targets
+from gandist.adversarial.losses import LOSSES, Comparison, Targets
 from gandist.adversarial.player import Player
 from gandist.adversarial.regularizers import Regularizer
 from gandist.adversarial.round import Round
@@ -21,6 +21,7 @@ from gandist.models.contract import ImageShape
 from gandist.runtime import rng
 
 RESOLUTION, LATENT_DIM, CLASSES = 8, 6, 3
+RULES = ("share_latents", "g_steps", "concatenate", "clip_weights", "auxiliary_weight")
 TINY = {
     "latent_dim": LATENT_DIM,
     "mlp": {"generator_widths": [12, 10], "discriminator_widths": [12, 10], "dropout": 0.3},
@@ -104,6 +105,8 @@ def set_table() -> Callable[..., Table]:
         batch_norm: bool = True,
         dropout: float = 0.3,
         loss: str = "non_saturating",
+        relativistic: Comparison = "off",
+        head: str = "own",
         targets: Targets | None = None,
         regularizers: Sequence[Regularizer] = (),
         micro_images: int | None = None,
@@ -112,7 +115,7 @@ def set_table() -> Callable[..., Table]:
         scalers: bool = False,
         **more: Any,
     ) -> Table:
-        settings = {**TINY, "arch": arch, "conditional": conditional}
+        settings = {**TINY, "arch": arch, "conditional": conditional, "head": head}
         settings["mlp"] = {**TINY["mlp"], "dropout": dropout}  # type: ignore[dict-item]
         model = ModelConfig.model_validate(settings)
         networks = build(model, ImageShape(RESOLUTION, 1), CLASSES, seed=7)
@@ -126,12 +129,13 @@ def set_table() -> Callable[..., Table]:
         game = Game(
             generator=seat(networks.generator),
             discriminator=seat(networks.discriminator),
-            loss=LOSSES[loss],
+            loss=LOSSES[loss].compared(relativistic),
             targets=targets or Targets(),
             regularizers=regularizers,
             latent_dim=LATENT_DIM,
             class_cdf=torch.tensor([0.5, 0.75, 1.0]) if conditional else None,
             micro_images=micro_images,
+            **{name: more.pop(name) for name in RULES if name in more},
         )
         return Table(game, **more)
 

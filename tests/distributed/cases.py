@@ -55,6 +55,38 @@ CONDITIONAL = {"arch": "resnet", "conditional": True}
 ALONE = {"execution": {"sync_batch_norm": False}}
 PENALTIES = {"R1": R1, "no R1": NO_R1}
 
+
+def penalty(**sections: Any) -> dict[str, Any]:
+    """Return changes that switch penalties on."""
+    return {"regularizer": {"r1": {"gamma": 0.0}, **sections}}
+
+
+FINITE = {"gamma": 0.5, "method": "finite_difference", "sigma": 0.1, "interval_steps": 2}
+PAIRS = {"loss": {"relativistic": "pairs", "swap_probability": 0.0}}
+STYLES = {
+    "arch": "stylegan2",
+    "stylegan2": {"style_dim": 8, "mapping_depth": 2, "channel_base": 128, "channel_max": 8, "minibatch_group": 2},
+}
+METHODS: dict[str, dict[str, Any]] = {
+    **{f"{strategy}": {"update": {"strategy": strategy}, **R1} for strategy in ("retain_graph", "generator_first")},
+    "retain_graph, dcgan": {"model": {"arch": "dcgan"}, "update": {"strategy": "retain_graph"}, **R1},
+    "fresh latents, two steps each": {"update": {"latents": "fresh", "d_steps": 2, "g_steps": 2}, **R1},
+    "pairs with R1 and R2": {**PAIRS, **penalty(r1={"gamma": 0.5, "interval_steps": 1}, r2={"gamma": 0.5})},
+    "pairs with finite differences": {
+        **PAIRS, **penalty(r1=FINITE, r2={**FINITE, "antithetic": True}, centring={"weight": 0.1})
+    },
+    "average": {"loss": {"relativistic": "average"}, **R1},
+    "wgan-gp": {"loss": {"kind": "wasserstein"}, **penalty(gradient_penalty={"weight": 10.0})},
+    "dragan": penalty(gradient_penalty={"weight": 10.0, "kind": "dragan"}),
+    "lecam and clipping": penalty(lecam={"weight": 0.3, "start_kimg": 0.04}, clip_weights=0.1),
+    "consistency": penalty(bcr={"weight": 0.1}, zcr_d={"weight": 5.0}, zcr_g={"weight": 0.5}),
+    "orthogonal": penalty(orthogonal_d={"weight": 0.01}, orthogonal_g={"weight": 0.01}),
+    "normalized gradient": penalty(gradient_norm={"on": True}),
+    "auxiliary classifier": {"model": {"conditional": True, "head": "auxiliary"}, **R1},
+    "path length": {"model": STYLES, **penalty(path_length={"weight": 2.0, "interval_steps": 2})},
+}  # fmt: skip
+"""What the method can do, each played by several ranks."""
+
 CASES = [
     Case("few:dcgan", {"model": {"arch": "dcgan"}, **R1}),
     Case("few:conditional resnet", {"model": CONDITIONAL, **R1}),
@@ -102,5 +134,6 @@ CASES = [
         Case(f"many:channels last, {arch}", {"model": {"arch": arch}, "execution": {"channels_last": True}, **R1})
         for arch in ("dcgan", "resnet")
     ),
+    *(Case(f"method:{name}", changes, rounds=6) for name, changes in METHODS.items()),
     Case("many:two D steps", {"model": {"arch": "dcgan"}, "update": {"d_steps": 2}, **R1}),
 ]

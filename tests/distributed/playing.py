@@ -31,7 +31,7 @@ from torch.utils._pytree import tree_leaves
 from gandist.adversarial.game import Draws, Real
 from gandist.adversarial.player import Player
 from gandist.adversarial.round import Round
-from gandist.adversarial.strategies import detach
+from gandist.adversarial.strategies import STRATEGIES
 from gandist.assembly import build_networks, open_accelerator, seat_players
 from gandist.config import merge, parse
 from gandist.continuity import player_parts
@@ -59,10 +59,10 @@ class Played:
 
     def detour(self, other: Played, leaving_out: Callable[[str], bool] = lambda _: False) -> dict[str, float]:
         """Return how far apart two games' parts are, each as one long vector, as a share of the way the first went."""
-        apart, way = dict.fromkeys(PARTS, 0.0), dict.fromkeys(PARTS, 0.0)
+        apart, way = dict.fromkeys(PARTS, 0.0), dict.fromkeys(PARTS, 1e-30)
         for key, t in self.tensors[0].items():
             part = key.partition(":")[0]
-            if key.endswith(NO_STEPS) or leaving_out(key):
+            if part not in PARTS or key.endswith(NO_STEPS) or leaving_out(key):
                 continue
             apart[part] += float((t.double() - other.tensors[0][key].double()).square().sum())
             way[part] += float((t.double() - self.start.get(key, torch.zeros(()))).square().sum())
@@ -192,7 +192,8 @@ class Play:
         seen = BATCH * self.config.update.d_steps * (index + 1)
         played = Round(self.game, draws, index, seen)
         with self.overflow(index):
-            detach(played, [self.real(index, k) for k in range(self.config.update.d_steps)])
+            play = STRATEGIES[self.config.update.strategy]
+            play(played, [self.real(index, k) for k in range(self.config.update.d_steps)])
         if played.generator_moved:
             self.average.update(seen, BATCH)
         return played

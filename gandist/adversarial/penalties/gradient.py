@@ -105,10 +105,10 @@ class GradientPenalty(Penalty):
         """Ask for the points."""
         real, draws = scene.views["real"].x.detach(), scene.noise("between")
         if self.kind == "wgan_gp":
-            u = draws.uniform(*[1] * (real.ndim - 1)).to(real.device)
-            x = torch.lerp(scene.views["fake"].x.detach().float(), real.float(), u)
+            u = draws.uniform(*[1] * (real.ndim - 1)).to(real)
+            x = torch.lerp(scene.views["fake"].x.detach().to(real.dtype), real, u)
         else:
-            u = draws.uniform(*real.shape[1:]).to(real.device)
+            u = draws.uniform(*real.shape[1:]).to(real)
             x = real + scene.real_std() * u / 2
         scene.add("between", x.requires_grad_(), "real", same_draws=False)
 
