@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import seen_augment
 import seen_averages
+import seen_balance
 import seen_data
 import seen_method
 import seen_models
@@ -22,8 +23,10 @@ from torch.utils.data import DataLoader
 
 import gandist
 from gandist import trainer as trainer_module
-from gandist.config import Config, dump, leaves, merge, parse
-from gandist.errors import RunError
+from gandist.adversarial.regularizers import PENALTIES
+from gandist.assembly import generator_regularizers_of, regularizers_of
+from gandist.config import Config, PenaltyConfig, Schedule, dump, leaves, merge, parse
+from gandist.errors import ConfigError, RunError
 from gandist.trainer import Trainer
 
 PACKAGE = Path(gandist.__file__).parent
@@ -142,6 +145,7 @@ SEEN_IN_A_LONG_RUN: dict[str, tuple[Any, Changes]] = {
     **seen_method.ROWS,
     **seen_augment.ROWS,
     **seen_averages.ROWS,
+    **seen_balance.ROWS,
     **seen_data.ROWS,
 }
 for player in ("generator", "discriminator"):
@@ -245,6 +249,10 @@ def test_shards(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="nowhere"):
         Trainer(tiny(tmp_path, {"data": {"shards": "nowhere"}}))
+
+
+def test_margins_and_rows() -> None:
+    seen_balance.test_margins_and_rows()
 
 
 def test_root(tmp_path: Path) -> None:
@@ -357,6 +365,42 @@ def test_patience_with_ranks_that_hang(tmp_path: Path, monkeypatch: pytest.Monke
     assert given == [77.0]
 
 
+PENALTY_SECTIONS = {name: part for name, part in dict(Config().regularizer).items() if isinstance(part, PenaltyConfig)}
+SCHEDULED = [
+    f"regularizer.{name}.{knob}"
+    for name in PENALTY_SECTIONS
+    for knob in ("interval_steps", *(f"schedule.{key}" for key in Schedule.model_fields))
+    if name != "r1"
+]
+
+
+def test_schedules_and_intervals_of_penalties() -> None:
+    """They are read for all penalties alike: what is paid when, without a run."""
+    decay = {"shape": "linear", "warmup_kimg": 2.0, "begin_kimg": 20.0, "end_kimg": 60.0, "final": 0.1}
+    others: dict[str, Any] = {"shape": "cosine", "warmup_kimg": 9.0, "begin_kimg": 30.0, "end_kimg": 70.0, "final": 0.2}
+
+    def paid(name: str, **knobs: Any) -> list[tuple[bool, float]]:
+        own = {"name": "test"} if name == "other" else {}
+        strength = PENALTY_SECTIONS[name].strength
+        changes = {"run": {"total_kimg": 100.0}, "regularizer": {name: {strength: 1.0, **own, **knobs}}}
+        config = parse(merge(dump(Config()), changes), name)
+        found = [*regularizers_of(config), *generator_regularizers_of(config)]
+        (one,) = [r for r in found if r.name == (own.get("name") or name)]
+        return [(one.due(step, 1000 * step), one.scale(1000 * step)) for step in range(0, 100, 4)]
+
+    PENALTIES["test"] = PENALTIES["centring"]
+    try:
+        for name in PENALTY_SECTIONS:
+            plain = paid(name, interval_steps=2, schedule=decay)
+            assert plain != paid(name, interval_steps=3, schedule=decay), name
+            for key, value in others.items():
+                assert plain != paid(name, interval_steps=2, schedule={**decay, key: value}), (name, key)
+        with pytest.raises(ConfigError, match=r"regularizer.other.name tset: no such row. Did you mean 'test'\?"):
+            regularizers_of(parse({"regularizer": {"other": {"name": "tset", "weight": 1.0}}}, "x"))
+    finally:
+        del PENALTIES["test"]
+
+
 def test_wandb_knobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the section says of the run's identity reaches the process that talks to W&B."""
     from gandist.runtime import wandb_link
@@ -462,6 +506,7 @@ def test_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 SEEN_ELSEWHERE = {
+    **seen_balance.ELSEWHERE,
     "data.decoder": test_decoder,
     "data.root": test_knobs_of_shards_from_afar,
     "data.allow_http": test_knobs_of_shards_from_afar,
@@ -488,6 +533,9 @@ SEEN_ELSEWHERE = {
     "execution.timeout_seconds": test_patience_with_ranks_that_hang,
     "fault.skip_steps": test_patience_with_numbers_that_are_not_finite,
     "fault.rollbacks": test_patience_with_numbers_that_are_not_finite,
+    **dict.fromkeys(SCHEDULED, test_schedules_and_intervals_of_penalties),
+    "regularizer.other.name": test_schedules_and_intervals_of_penalties,
+    "regularizer.other.weight": test_schedules_and_intervals_of_penalties,
     "tracking.wandb.project": test_wandb_knobs,
     "tracking.wandb.entity": test_wandb_knobs,
     "tracking.wandb.group": test_wandb_knobs,
@@ -505,14 +553,10 @@ SEEN_BETWEEN_RANKS = {
 
 
 def test_no_knob_is_left_out() -> None:
-    """A knob with a single value, such as the strategy while there is one, has nothing to change."""
-    declared = {leaf.path for leaf in leaves(Config())} - {"update.strategy"}
+    declared = {leaf.path for leaf in leaves(Config())}
     assert declared == EVERY_ROW.keys() | SEEN_ELSEWHERE.keys() | SEEN_BETWEEN_RANKS.keys()
     for file, test in SEEN_BETWEEN_RANKS.values():
         assert f"def {test}(" in (Path(__file__).parents[1] / "distributed" / file).read_text()
-    from gandist.adversarial.strategies import STRATEGIES
-
-    assert len(STRATEGIES) == 1
 
 
 def attributes(path: Path) -> Iterator[str]:
