@@ -38,6 +38,7 @@ from gandist.config.models import DcganConfig as DcganConfig
 from gandist.config.models import GatConfig as GatConfig
 from gandist.config.models import MlpConfig as MlpConfig
 from gandist.config.models import ModelConfig as ModelConfig
+from gandist.config.models import ProgressiveConfig as ProgressiveConfig
 from gandist.config.models import R3ganConfig as R3ganConfig
 from gandist.config.models import ResnetConfig as ResnetConfig
 from gandist.config.models import StyleGan2Config as StyleGan2Config

@@ -93,6 +93,16 @@ class GatConfig(Section):
     )
 
 
+class ProgressiveConfig(Section):
+    """Progressive growing (Karras et al. 2018); the run must be long enough for the last resolution to join."""
+
+    stable_kimg: float = knob(800.0, "Each resolution is trained this long before the next joins.", unit="kimg", gt=0)
+    fade_kimg: float = knob(800.0, "The next resolution fades in over this long.", unit="kimg", gt=0)
+    channel_base: int = knob(16384, "A resolution has this many feature maps, divided by it.", unit="maps x px", ge=1)
+    channel_max: int = knob(512, "At most so many feature maps.", ge=1)
+    minibatch_group: int = knob(4, "Images whose standard deviation D is shown; divides each pass.", ge=1)
+
+
 class R3ganConfig(Section):
     """R3GAN (Huang et al. 2024); gandist/models/r3gan.py lists the values of the paper's networks."""
 
@@ -124,6 +134,7 @@ class ModelConfig(Section):
     dcgan: DcganConfig = section(DcganConfig, "Read when arch is dcgan.")
     resnet: ResnetConfig = section(ResnetConfig, "Read when arch is resnet.")
     biggan: BigganConfig = section(BigganConfig, "Read when arch is biggan.")
+    progressive: ProgressiveConfig = section(ProgressiveConfig, "Read when arch is progressive.")
     r3gan: R3ganConfig = section(R3ganConfig, "Read when arch is r3gan.")
     stylegan2: StyleGan2Config = section(StyleGan2Config, "Read when arch is stylegan2 or cips.")
     cips: CipsConfig = section(CipsConfig, "Read when arch is cips.")

@@ -8,7 +8,7 @@ import torch
 
 from gandist.config import ModelConfig
 from gandist.errors import ConfigError, did_you_mean
-from gandist.models import biggan, cips, dcgan, gat, mlp, r3gan, resnet, stylegan2
+from gandist.models import biggan, cips, dcgan, gat, mlp, progressive, r3gan, resnet, stylegan2
 from gandist.models.contract import ImageShape, Networks
 from gandist.models.initialise import REDRAWN, initialise
 
@@ -19,6 +19,7 @@ ARCHITECTURES: dict[str, Callable[[ModelConfig, ImageShape, int], Networks]] = {
     "stylegan2": stylegan2.build,
     "cips": cips.build,
     "biggan": biggan.build,
+    "progressive": progressive.build,
     "gat": gat.build,
     "r3gan": r3gan.build,
 }

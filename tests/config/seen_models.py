@@ -3,6 +3,7 @@
 from typing import Any
 
 BIGGAN = {"model": {"arch": "biggan"}}
+PROGRESSIVE = {"model": {"arch": "progressive"}}
 R3GAN = {"model": {"arch": "r3gan"}}
 STYLEGAN2 = {"model": {"arch": "stylegan2"}}
 CIPS = {"model": {"arch": "cips"}}
@@ -19,6 +20,11 @@ ROWS: dict[str, tuple[Any, dict[str, Any]]] = {
         8,
         {"model": {"arch": "biggan", "latent_dim": 6}, "data": {"resolution": 16}},
     ),
+    "model.progressive.stable_kimg": (0.016, PROGRESSIVE),
+    "model.progressive.fade_kimg": (0.008, PROGRESSIVE),
+    "model.progressive.channel_base": (16, PROGRESSIVE),
+    "model.progressive.channel_max": (2, PROGRESSIVE),
+    "model.progressive.minibatch_group": (2, PROGRESSIVE),
     "model.r3gan.channel_base": (32, R3GAN),
     "model.r3gan.channel_max": (2, R3GAN),
     "model.r3gan.stage_blocks": (2, R3GAN),

@@ -9,7 +9,7 @@ from torch import nn
 
 from gandist.config import ModelConfig
 from gandist.models.build import build
-from gandist.models.contract import ImageShape, Networks
+from gandist.models.contract import ImageShape, Networks, follow
 from gandist.models.noise import RowNoise, random_layers, seed_layers
 
 CLASSES, LATENT_DIM = 3, 5
@@ -30,12 +30,16 @@ def tiny() -> Callable[..., Networks]:
             "dcgan": narrow,
             "resnet": narrow,
             "biggan": {**narrow, "class_dim": 3, "hierarchical": False},
+            "progressive": {"channel_base": 256, "channel_max": 16},
             "r3gan": {"channel_base": 64, "channel_max": 6, "group_channels": 2, "class_dim": 3, "stage_blocks": 1},
             "stylegan2": STYLES,
             "gat": {"depth": 2, "width": 8, "head_width": 4, "style_dim": 6, "projection_dim": 5, "levels": 1},
             "cips": {"widths": [6, 4], "fourier_features": 5, "position_features": 4},
         }
-        return build(ModelConfig.model_validate(settings), ImageShape(resolution, channels), classes, seed)
+        made = build(ModelConfig.model_validate(settings), ImageShape(resolution, channels), classes, seed)
+        for network in (made.generator, made.discriminator):
+            follow(network, 10**9)  # those that grow, in their last shape
+        return made
 
     return make
 
