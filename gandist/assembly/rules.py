@@ -17,6 +17,7 @@ from gandist.config import Config, PenaltyConfig, Schedule
 from gandist.errors import ConfigError, did_you_mean
 from gandist.models.contract import Networks, StyleGenerator
 from gandist.models.layers import couples_batch
+from gandist.models.transformer import fused_attention
 from gandist.runtime.schedule import factor
 
 Row = TypeVar("Row")
@@ -108,12 +109,28 @@ def check_rules(config: Config, networks: Networks, share_images: int) -> None:
             f"regularizer.path_length.weight {regularizer.path_length.level:g}: a {config.model.arch} generator has no "
             "styles. Set it to 0, or use an architecture with styles such as stylegan2."
         )
+    _check_second_derivatives(config, networks)
     joined = [name for name, part in (("r1", regularizer.r1), ("r2", regularizer.r2)) if _differs(part)]
     if joined and (norms := couples_batch(networks.discriminator)):
         raise ConfigError(
             f"regularizer.{joined[0]}.method finite_difference: lets D judge real images and fakes as one batch, which "
             f"its batch normalisation ({norms[0]}, ...) would mix. Use method exact, or a D without batch norms."
         )
+
+
+def _check_second_derivatives(config: Config, networks: Networks) -> None:
+    regularizer = config.regularizer
+    parts = {"r1": regularizer.r1, "r2": regularizer.r2}
+    exact = [name for name, part in parts.items() if part.level > 0 and not _differs(part)]
+    of_d = exact + (["gradient_penalty"] if regularizer.gradient_penalty.level > 0 else [])
+    of_g = ["path_length"] if regularizer.path_length.level > 0 else []
+    for names, network in ((of_d, networks.discriminator), (of_g, networks.generator)):
+        if names and (fused := fused_attention(network)):
+            raise ConfigError(
+                f"regularizer.{names[0]}: takes a second derivative, which fused attention ({fused[0]}, ...) does not "
+                f"have. Set --model.{config.model.arch}.attention plain"
+                + (f", or --regularizer.{names[0]}.method finite_difference." if names[0] in exact else ".")
+            )
 
 
 def _differs(part: Any) -> bool:

@@ -128,6 +128,11 @@ class Attention(nn.Module):
         return out
 
 
+def fused_attention(network: nn.Module) -> list[str]:
+    """Return the names of the attention layers that have no second derivative."""
+    return [name for name, part in network.named_modules() if isinstance(part, Attention) and part.kind == "fused"]
+
+
 class SwiGlu(nn.Module):
     """The feed-forward layer (SiLU(x W) * x V) W2 (Shazeer 2020, equation 6), as large as a plain one of 4 widths."""
 
