@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gandist.adversarial.posthoc import gamma_of
 from gandist.models.contract import Generator
+from gandist.models.layers import begin_step
 
 
 class Average(ABC):
@@ -41,6 +42,7 @@ class Average(ABC):
         for mine, theirs in pairs:
             if not mine.is_floating_point():
                 mine.copy_(theirs)
+        begin_step(self.network)  # an average of singular vectors is none: spectral norms look for those of their own
 
 
 class GeneratorAverage(Average):

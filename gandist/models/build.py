@@ -20,8 +20,8 @@ ARCHITECTURES: dict[str, Callable[[ModelConfig, ImageShape, int], Networks]] = {
     "cips": cips.build,
     "biggan": biggan.build,
     "progressive": progressive.build,
-    "gat": gat.build,
     "r3gan": r3gan.build,
+    "gat": gat.build,
 }
 
 

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from gandist.adversarial.ema import GeneratorAverage
 from gandist.config import ModelConfig
 from gandist.errors import ConfigError
 from gandist.models.build import build
 from gandist.models.contract import ImageShape, Networks
-from gandist.models.layers import SpectralNorm
+from gandist.models.layers import SpectralNorm, begin_step
 
 
 def networks(resolution: int, classes: int = 0, latent_dim: int = 12, **knobs: Any) -> Networks:
@@ -149,6 +150,22 @@ def test_networks_begin_orthogonal_and_normalised() -> None:
             torch.testing.assert_close(narrow @ narrow.T, torch.eye(len(narrow)), rtol=0, atol=1e-5, msg=name)
             if getattr(module, "bias", None) is not None:
                 assert not module.bias.any(), name  # type: ignore[union-attr,operator]
+
+
+def test_averaged_layers_have_norm_one_too() -> None:
+    """The average of singular vectors that turn is none: without vectors of its own the average would be too large."""
+    generator, draw = networks(8).generator, torch.Generator().manual_seed(0)
+    average = GeneratorAverage(generator, halflife_images=2000.0, rampup=None)
+    for step in range(1, 60):
+        with torch.no_grad():
+            for parameter in generator.parameters():
+                parameter += 0.05 * torch.randn(parameter.shape, generator=draw)
+        begin_step(generator)
+        average.update(64 * step, 64)
+    for name, module in average.network.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            norm = torch.linalg.svdvals(module.weight.flatten(1))[0].item()
+            assert norm == pytest.approx(1.0, abs=0.05), name
 
 
 def test_attention_stands_where_it_is_asked_for_and_learns() -> None:
