@@ -5,17 +5,20 @@ from __future__ import annotations
 import gc
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+from torch import Tensor
 
 from gandist import faults
 from gandist.adversarial.game import Draws, Real
 from gandist.adversarial.round import Round
 from gandist.adversarial.strategies import STRATEGIES
 from gandist.assembly import build_networks, open_accelerator, remarks, seat_players, synchronises
+from gandist.assembly.balance import balance_of, monitor_of
 from gandist.assembly.rates import grow, set_rates
 from gandist.config import Config, dump, to_yaml
 from gandist.continuity import (
@@ -36,7 +39,9 @@ from gandist.errors import (
     MachineError,
     RunError,
 )
-from gandist.evaluation.sample import GeneratorCard, draw, fixed_latents, save_grid
+from gandist.evaluation.diversity import look
+from gandist.evaluation.sample import GeneratorCard, draw, fixed_latents
+from gandist.evaluation.scatter import save_picture
 from gandist.feed import Feed
 from gandist.models.contract import ImageShape, follow
 from gandist.runtime import machine, rng
@@ -94,6 +99,7 @@ class Trainer:
         self.norms_synced = synchronises(config, self.ranks.world)
         self.notes += remarks(self.game, self.ranks.world, self.share_images, self.norms_synced)
         self.play = STRATEGIES[config.update.strategy]
+        self.balance, self.health = balance_of(config), monitor_of(config)
         milestones = config.checkpoint.keep_every_kimg
         self.store = CheckpointStore(
             self.folder / "checkpoints", config.checkpoint.keep, milestones and milestones * 1000
@@ -151,14 +157,16 @@ class Trainer:
             before = self.clock.images_seen
             after = before + self.images_per_round
             log = crossed(self.config.tracking.every_kimg, before, after) or after >= self.total_images
+            look_closely = crossed(self.config.health.every_kimg, before, after)
             self._follow_the_clock()
             with self.window.waiting():
-                reals = [next(stream) for _ in range(self.config.update.d_steps)]
-            self.feed.heed(reals)
-            played = self._play_round([self._to_device(batch) for batch in reals])
+                batches = [next(stream) for _ in range(self.config.update.d_steps)]
+            self.feed.heed(batches)
+            reals = [self._to_device(batch) for batch in batches]
+            played = self._play_round(reals)
             self.clock.round_index += 1
             self.clock.images_seen = after
-            self.clock.data_position = reals[-1].position + self.config.update.batch_images
+            self.clock.data_position = batches[-1].position + self.config.update.batch_images
             if played.generator_moved:
                 self.averages.update(after, self.images_per_round)
             if not self.norms_synced:
@@ -167,9 +175,9 @@ class Trainer:
                 )
             self.window.add(played.statistics, self.images_per_round)
             self._check_steps_are_taken()
-            if log:
+            if log or look_closely:
                 self._check_folder_is_ours()
-                self._log()
+                self._log(self._look(reals[-1]) if look_closely else {})
             if crossed(self.config.samples.every_kimg, before, after):
                 self._sample()
             if crossed(self.config.checkpoint.every_kimg, before, after):
@@ -199,10 +207,13 @@ class Trainer:
         again = ("again", self.rollbacks) if self.rollbacks else ()  # other latents than those that led astray
         stream = partial(rng.generator, self.config.run.seed, "round", index, *again)
         draws = Draws(stream, self.config.update.batch_images, start=self.ranks.rank * self.share_images)
-        played = Round(self.game, draws, index, self.clock.images_seen)
+        played = Round(self.game, draws, index, self.clock.images_seen, self.balance.moves)
         self.play(played, reals)
         for player in self.game.players.values():
             player.guard.settle()
+        self.balance.observe(played.statistics)
+        if news := self.balance.decide(self.ranks.mean):
+            self.tracker.event(news)
         return played
 
     def _follow_the_clock(self) -> None:
@@ -218,9 +229,11 @@ class Trainer:
 
     # --- writing things down -----------------------------------------------------------------------------------
 
-    def _log(self) -> None:
+    def _log(self, looks: Mapping[str, float]) -> None:
         measured = {
             **self.window.means(self.ranks.mean),
+            **self.balance.statistics(),
+            **looks,
             "lr/g": self.game.generator.optimizer.param_groups[0]["lr"],
             "lr/d": self.game.discriminator.optimizer.param_groups[0]["lr"],
             **self.window.speed(),
@@ -231,6 +244,8 @@ class Trainer:
         }
         self.tracker.log(self.clock.images_seen, self.clock.round_index, measured)
         self.best.measured(measured)
+        for news in self.health.look(measured):
+            self.tracker.event(news)
         self.window = Window()
 
     def _skipped(self) -> dict[str, float]:
@@ -257,20 +272,26 @@ class Trainer:
         if not self.ranks.main:
             return
         settings = self.config.samples
-        z, c = fixed_latents(
-            self.config.model.latent_dim,
-            len(self.images.class_names) if self.config.model.conditional else 0,
-            settings.rows,
-            settings.columns,
-            self.config.run.seed,
-        )
+        z, c = self._fixed_latents(settings.rows, settings.columns)
         follow(self.averages.network, self.clock.images_seen)
         path = self.folder / "samples" / f"{self.clock.images_seen // 1000:08d}kimg.png"
         try:
-            save_grid(draw(self.averages.network, z, c, show=self.feed.show), settings.columns, path)
+            save_picture(draw(self.averages.network, z, c, show=self.feed.show), settings.columns, path)
             self.tracker.picture(self.clock.images_seen, "samples/ema", path)
         except OSError as error:  # a picture is not worth a run
             self.tracker.event(f"NOT DRAWN: {path}: {error.strerror}. The run goes on.")
+
+    def _look(self, real: Real) -> dict[str, float]:
+        """Compare samples of the average with real images; rank 0 alone, with its own share of them."""
+        if not self.ranks.main:
+            return {}
+        z, c = self._fixed_latents(1, self.config.health.images)
+        follow(self.averages.network, self.clock.images_seen)
+        return look(self.averages.network, z.to(self.device), c.to(self.device), real.x)
+
+    def _fixed_latents(self, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+        classes = len(self.images.class_names) if self.config.model.conditional else 0
+        return fixed_latents(self.config.model.latent_dim, classes, rows, columns, self.config.run.seed)
 
     def _save(self, must: bool) -> None:
         """Begin a checkpoint, which is written in the background; one that ``must`` succeed is waited for.
@@ -308,6 +329,8 @@ class Trainer:
             "scalers": scaler_states(self.game),
             "guards": guard_states(self.game),
             "rollbacks": self.rollbacks,
+            "balance": self.balance.state(self.ranks.mean),
+            "health": self.health.state(),
             **self.best.state(),
             "metrics_bytes": self.tracker.metrics_position,
             "config": dump(self.config),
@@ -431,6 +454,9 @@ class Trainer:
         same_data = state["data"]["fingerprint"] == self.images.fingerprint
         self.clock = Clock(state["round_index"], checkpoint.images_seen, state["data"]["t"] if same_data else 0)
         self.best.restore(state)
+        if "balance" in state:
+            self.balance.restore(state["balance"], self.device)
+            self.health.restore(state["health"])
         self.skipped = {letter: skipped.total for letter, skipped in faults.skipped_steps(self.game).items()}
 
     def _go_back(self, fault: faults.NotFiniteError) -> None:

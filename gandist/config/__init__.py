@@ -10,6 +10,8 @@ from gandist.config.augment import AdaConfig as AdaConfig
 from gandist.config.augment import AugmentConfig as AugmentConfig
 from gandist.config.averages import WIDEST_STD as WIDEST_STD
 from gandist.config.averages import EmaConfig as EmaConfig
+from gandist.config.balance import BalanceConfig as BalanceConfig
+from gandist.config.balance import HealthConfig as HealthConfig
 from gandist.config.data import DataConfig as DataConfig
 from gandist.config.data import RunConfig as RunConfig
 from gandist.config.data import StreamConfig as StreamConfig

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from gandist.config.augment import AugmentConfig
 from gandist.config.averages import EmaConfig
+from gandist.config.balance import BalanceConfig, HealthConfig
 from gandist.config.data import DataConfig, RunConfig
 from gandist.config.execution import (
     CheckpointConfig,
@@ -39,9 +40,11 @@ class Config(Section):
     regularizer: RegularizerConfig = section(RegularizerConfig, "Penalties.")
     augment: AugmentConfig = section(AugmentConfig, "What is done to images before D sees them.")
     update: UpdateConfig = section(UpdateConfig, "The adversarial round.")
+    balance: BalanceConfig = section(BalanceConfig, "Who learns in a round.")
     optimizer: OptimizerConfig = section(OptimizerConfig, "Adam for each network.")
     ema: EmaConfig = section(EmaConfig, "Moving average of G.")
     samples: SamplesConfig = section(SamplesConfig, "Pictures while training.")
+    health: HealthConfig = section(HealthConfig, "Whether the run is well.")
     checkpoint: CheckpointConfig = section(CheckpointConfig, "Saving.")
     fault: FaultConfig = section(FaultConfig, "Numbers that are not finite.")
     tracking: TrackingConfig = section(TrackingConfig, "Metrics, W&B, TensorBoard.")
