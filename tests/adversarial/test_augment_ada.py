@@ -155,6 +155,34 @@ def test_a_smooth_picture_under_a_map_is_the_picture_at_the_place_it_came_from(p
     torch.testing.assert_close(seen[0, 0], expected, rtol=0, atol=0.01)
 
 
+def test_the_geometry_of_the_whole_pipe() -> None:
+    """Every map of the pipe, multiplied out, sends a blob where it is seen, except where the frame is left."""
+    size, batch = 48, 8
+    place = middle(size, numbers(0))
+
+    def blob(x: Tensor, y: Tensor) -> Tensor:
+        return torch.exp(-((x - 4) ** 2 + 2 * (y + 2.5) ** 2) / 32)
+
+    picture = blob(place, place[:, None]).expand(batch, 1, size, size)
+    seen = ada(PRESETS["bg"], size=size, channels=1, dtype=torch.float64)(picture, rows(batch), 0)
+    drawn = draw_parameters(ada(PRESETS["bg"]).rates, 1.0, rows(batch), picture)
+    points = torch.stack(torch.broadcast_tensors(place, place[:, None], torch.ones((), dtype=torch.float64)))
+    for k in range(batch):
+        of = {name: value[k].tolist() for name, value in drawn.items()}
+        mirror = torch.diag(numbers(-1 if of["xflip"][0] else 1, 1, 1))
+        turn = forward(1.0, of["rotate90"][0] * math.pi / 2, 1.0, 0.0, (0.0, 0.0))
+        shift_x, shift_y = (round(size * share) for share in of["integer_translation"])
+        whole = forward(1.0, 0.0, 1.0, 0.0, (shift_x, shift_y))
+        scaled = (of["isotropic_scaling"][0], of["rotation_before"][0], of["anisotropic_scaling"][0])
+        right, down = (size * share for share in of["fractional_translation"])
+        general = forward(*scaled, of["rotation_after"][0], (right, down))
+        x, y, _ = torch.linalg.inv(general @ whole @ turn @ mirror) @ points.flatten(1)
+        inside = (torch.maximum(x.abs(), y.abs()) < size / 2 - 4).view(size, size)
+        error = (seen[k, 0] - blob(x, y).view(size, size))[inside]
+        assert inside.float().mean() > 0.3
+        assert error.abs().max() < 0.01, k
+
+
 def test_shrinking_does_not_alias() -> None:
     """Stripes of one pixel, shrunk to half, are grey: no coarser stripes come out of them."""
     size = 32

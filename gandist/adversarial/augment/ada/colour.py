@@ -80,7 +80,7 @@ def _grey_axis(like: Numbers) -> Float[Tensor, "3 3"]:
 def _affine(linear: Float[Tensor, "batch 3 3"], shift: Numbers | None = None) -> Maps:
     """Return maps with a linear part, and the same shift of every channel."""
     maps = torch.nn.functional.pad(linear, (0, 1, 0, 1))
-    maps[:, 3, 3] = 1
+    maps[:, 3, 3].fill_(1)
     if shift is not None:
         maps[:, :3, 3] = shift[:, None]
     return maps

@@ -157,7 +157,7 @@ def band_gains(t: Float[Tensor, "batch 4"]) -> Float[Tensor, "batch 4"]:
     After band i is amplified, all are divided by sqrt(sum_j lambda_j t_j^2) = sqrt(1 + lambda_i (t_i^2 - 1)).
     """
     share = torch.full_like(t, BAND_POWER[1])
-    share[:, 0] = BAND_POWER[0]
+    share[:, 0].fill_(BAND_POWER[0])
     gains: Tensor = t * torch.rsqrt(1 + share * (t.square() - 1)).prod(dim=1, keepdim=True)
     return gains
 

@@ -1,0 +1,69 @@
+"""Augmentation on a GPU: what the CPU shows, without waiting, and the same each time where asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from gandist.adversarial.augment import PRESETS, Ada, Adaptive, DiffAugment, InstanceNoise, Pipeline
+from gandist.models.noise import RowNoise
+
+BATCH, SIZE = 8, 32
+
+
+@pytest.fixture(autouse=True)
+def exact_products() -> Iterator[None]:
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def pipeline(device: str) -> Pipeline:
+    where = torch.device(device)
+    ada = Ada(PRESETS["bgcfnc"], Adaptive(0.6, 1, 500.0, 0.8, where), SIZE, 3, where)
+    return Pipeline([DiffAugment(["colour", "translation", "cutout"]), ada, InstanceNoise(lambda _: 0.1)])
+
+
+def images(device: str) -> Tensor:
+    x = torch.rand(BATCH, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    return x.to(device).requires_grad_()
+
+
+def play(augment: Pipeline, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what is seen, and the gradient of a penalty on its gradient."""
+    seen = augment(x, RowNoise(torch.Generator().manual_seed(2), BATCH, 0, BATCH), 0)
+    (slope,) = torch.autograd.grad(seen.sin().sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(slope.square().sum(), x)
+    augment.observe(seen.detach().mean().sign(), BATCH)
+    augment.statistics()
+    return seen.detach(), second
+
+
+def test_both_devices_show_the_same() -> None:
+    for cuda, cpu in zip(play(pipeline("cuda"), images("cuda")), play(pipeline("cpu"), images("cpu")), strict=True):
+        close = (cuda.cpu() - cpu).abs() < 1e-3
+        assert close.float().mean() > 0.999  # a pixel on the edge of what is cut may round to the other side
+
+
+def test_nothing_waits_for_the_device() -> None:
+    augment, x = pipeline("cuda"), images("cuda")
+    play(augment, x)  # libraries are set up
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        play(augment, x)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_same_each_time_where_asked() -> None:
+    torch.use_deterministic_algorithms(True)
+    try:
+        runs = [play(pipeline("cuda"), images("cuda")) for _ in range(3)]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for again in runs[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(again, runs[0], strict=True))
