@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from gandist.runtime import wandb_link
+from gandist.runtime.wandb_link import WandbLink
+
 KEY = "local-" + "c0ffee" * 7
 
 
@@ -141,6 +144,13 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine W&B takes longer over what it mostly does within seconds."""
+    monkeypatch.setattr(wandb_link, "CONNECT_GRACE_SECONDS", 60.0)
+    monkeypatch.setattr(WandbLink.close, "__defaults__", (180.0,))
+
+
+@pytest.fixture
 def no_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A user who has never used W&B: no variables, an empty home. Returns the home."""
     for name in [*os.environ]:
@@ -161,7 +171,7 @@ def key(no_wandb: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
-def server(key: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+def server(key: str, _patient: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     """A server that answers."""
     stand_in = StandIn()
     monkeypatch.setenv("WANDB_BASE_URL", stand_in.url)
