@@ -21,7 +21,8 @@ def set_rates(game: Game, config: Config, images_seen: int) -> None:
         (game.discriminator, optimizer.discriminator),
     ):
         rate = adam.lr * factor(adam.schedule, images_seen, total_kimg)
-        beta2 = 1 - (1 - adam.beta2) * factor(adam.beta2_schedule, images_seen, total_kimg)
+        follow_less = (1 - adam.beta2) * factor(adam.beta2_schedule, images_seen, total_kimg)
+        beta2 = 1 - max(follow_less, 1e-6)  # at 1 a moment would never begin
         _set(player, adam, rate, beta2)
 
 

@@ -17,6 +17,7 @@ from gandist.config import Config, PenaltyConfig, Schedule
 from gandist.errors import ConfigError, did_you_mean
 from gandist.models.contract import Networks, StyleGenerator
 from gandist.models.layers import couples_batch
+from gandist.models.minibatch import batch_group
 from gandist.models.transformer import fused_attention
 from gandist.runtime.schedule import factor
 
@@ -110,6 +111,7 @@ def check_rules(config: Config, networks: Networks, share_images: int) -> None:
             "styles. Set it to 0, or use an architecture with styles such as stylegan2."
         )
     _check_second_derivatives(config, networks)
+    _check_groups(networks, share_images, micro)
     joined = [name for name, part in (("r1", regularizer.r1), ("r2", regularizer.r2)) if _differs(part)]
     if joined and (norms := couples_batch(networks.discriminator)):
         raise ConfigError(
@@ -131,6 +133,25 @@ def _check_second_derivatives(config: Config, networks: Networks) -> None:
                 f"have. Set --model.{config.model.arch}.attention plain"
                 + (f", or --regularizer.{names[0]}.method finite_difference." if names[0] in exact else ".")
             )
+
+
+def _check_groups(networks: Networks, share_images: int, micro_images: int | None) -> None:
+    """Refuse passes that would cut a group of images which D compares with each other."""
+    group = batch_group(networks.discriminator)
+    if share_images % group:
+        raise ConfigError(
+            f"update.batch_images: each rank's {share_images} images must be a multiple of {group}, the group whose "
+            "standard deviation D is shown. Change the batch, the number of ranks, or the architecture's group."
+        )
+    if (
+        micro_images is not None
+        and micro_images < share_images
+        and (micro_images % group or share_images % micro_images % group)
+    ):
+        raise ConfigError(
+            f"execution.micro_images {micro_images}: would cut a group of {group} images whose standard deviation D is "
+            f"shown. Take a multiple of {group}."
+        )
 
 
 def _differs(part: Any) -> bool:

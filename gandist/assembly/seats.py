@@ -23,7 +23,9 @@ from torch.nn.parallel import DistributedDataParallel
 from gandist.adversarial.ema import Averages, GeneratorAverage, PowerAverage
 from gandist.adversarial.game import Game
 from gandist.adversarial.losses import Targets, alone
+from gandist.adversarial.penalties.base import GeneratorPenalty, Penalty
 from gandist.adversarial.player import Player
+from gandist.adversarial.regularizers import Regularizer
 from gandist.assembly.rules import (
     check_rules,
     class_cdf,
@@ -103,7 +105,7 @@ def seat_players(
     class_counts: Sequence[int],
 ) -> tuple[Game, Averages]:
     """Move the networks to the device, wrap them, and return the game and the averages of its generator."""
-    regularizers = regularizers_of(config)
+    regularizers, paid_by_g = regularizers_of(config), generator_regularizers_of(config)
     for network in (networks.generator, networks.discriminator):
         network.to(accelerator.device)
         if config.execution.channels_last:
@@ -115,15 +117,15 @@ def seat_players(
     if synchronises(config, accelerator.num_processes):  # after the averages were copied: they ask no other rank
         for network in (networks.generator, networks.discriminator):
             synchronise_batch_norms(network, mean_over_ranks, accelerator.num_processes)
-    compiled = config.execution.compile
+    compiled, optimizer = config.execution.compile, config.optimizer
     compression = COMPRESSION[config.execution.gradient_compression]
     seat = partial(_seat, accelerator=accelerator, precision=precision, compression=compression)
     cdf = class_cdf(class_counts).to(accelerator.device) if config.model.conditional else None
     game = Game(
-        generator=seat(networks.generator, config.optimizer.generator, compiled=compiled),
-        # a compiled network has no second derivative, which penalties take of D
+        # a compiled network has no second derivative, which some penalties take
+        generator=seat(networks.generator, optimizer.generator, compiled=compiled and not _second_order(paid_by_g)),
         discriminator=seat(
-            networks.discriminator, config.optimizer.discriminator, compiled=compiled and not regularizers
+            networks.discriminator, optimizer.discriminator, compiled=compiled and not _second_order(regularizers)
         ),
         loss=loss_of(config),
         targets=Targets(config.loss.real_label, config.loss.fake_label, config.loss.swap_probability),
@@ -131,7 +133,7 @@ def seat_players(
         latent_dim=config.model.latent_dim,
         class_cdf=cdf,
         micro_images=config.execution.micro_images,
-        generator_regularizers=generator_regularizers_of(config),
+        generator_regularizers=paid_by_g,
         auxiliary_weight=config.loss.auxiliary_weight,
         gradient_norm=gradient_norm_of(config),
         clip_weights=config.regularizer.clip_weights,
@@ -141,6 +143,10 @@ def seat_players(
         across=mean_over_ranks if accelerator.num_processes > 1 else alone,
     )
     return game, averages
+
+
+def _second_order(regularizers: Sequence[Regularizer[Penalty]] | Sequence[Regularizer[GeneratorPenalty]]) -> bool:
+    return any(regularizer.penalty.second_order for regularizer in regularizers)
 
 
 def synchronises(config: Config, world: int) -> bool:

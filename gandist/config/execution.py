@@ -27,7 +27,7 @@ class ExecutionConfig(Section):
         change="warn",
     )
     channels_last: bool = knob(False, "Memory order of images: channels last is faster for bf16 convolutions.")
-    compile: bool = knob(False, "torch.compile G, and D too where no penalty needs its second derivative.")
+    compile: bool = knob(False, "torch.compile each network of which no penalty takes the second derivative.")
     micro_images: int | None = knob(
         None, "Images per rank and pass, to bound memory; the rank's whole share when left out.", unit="images", ge=1
     )

@@ -90,10 +90,12 @@ class Penalty(Carrying, ABC):
         gradients: views whose images must require a gradient.
         joined: D must judge all views as one batch.
         watches: :meth:`observe` wants to hear of each D step.
+        second_order: it is paid through a second derivative of D, which a compiled network does not have.
 
     """
 
     gradients: ClassVar[tuple[str, ...]] = ()
+    second_order: bool = False
     joined: bool = False
     watches: ClassVar[bool] = False
 
@@ -133,7 +135,14 @@ class Made:
 
 
 class GeneratorPenalty(Carrying, ABC):
-    """What G pays."""
+    """What G pays.
+
+    Attributes:
+        second_order: it is paid through a second derivative of G, which a compiled network does not have.
+
+    """
+
+    second_order: bool = False
 
     @abstractmethod
     def cost(self, made: Made) -> Float[Tensor, ""]:

@@ -36,6 +36,7 @@ class ZeroCentred(Penalty):
 
     def __post_init__(self) -> None:
         self.joined = self.method == "finite_difference"
+        self.second_order = not self.joined
 
     def prepare(self, scene: Scene) -> None:
         """Ask for the images with noise, or for their gradient."""
@@ -100,6 +101,8 @@ class GradientPenalty(Penalty):
     kind: Literal["wgan_gp", "dragan"] = "wgan_gp"
     target: float = 1.0
     one_sided: bool = False
+
+    second_order = True
 
     def prepare(self, scene: Scene) -> None:
         """Ask for the points."""

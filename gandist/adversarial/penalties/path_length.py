@@ -29,6 +29,8 @@ class PathLength(GeneratorPenalty):
 
     decay: float = 0.99
 
+    second_order = True
+
     def __post_init__(self) -> None:
         self._mean: Tensor | None = None
 
