@@ -58,8 +58,13 @@ class Feed:
         return describe_reading(batch_images, self.ranks.rank, self.ranks.world, start=0, ahead_batches=ahead)
 
     def _show(self) -> Show:
-        """Return how images become pictures; rank 0 alone draws some, and has the decoder."""
+        """Return how images become pictures, and say what is to be known of latents; rank 0 alone has the decoder."""
         space, decoder = self.images.latents, self.config.data.decoder
+        if space is not None and self.config.data.hflip:
+            self.remarks += (
+                "data.hflip mirrors latents, which are then not those of mirrored images: "
+                "gandist encode --mirror writes these.",
+            )
         if space is not None and decoder is None:
             self.remarks += (
                 "Samples show three channels of the latents; --data.decoder with their autoencoder "

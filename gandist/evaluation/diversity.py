@@ -88,4 +88,5 @@ def look(
     if count < 2:
         return {}
     fake = generator(z[:count], c[:count]).float()
-    return {f"health/{name}": value for name, value in diversity(fake, real[:count]).items()}
+    once = real[:count, : fake.shape[1]]  # where D sees stages of images, a real one is repeated
+    return {f"health/{name}": value for name, value in diversity(fake, once).items()}

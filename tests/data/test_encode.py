@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,31 @@ def test_cut_short_it_goes_on_and_ends_with_the_same_bytes(shards: Path, tmp_pat
     rest = Averages()
     out = encoded(shards, tmp_path / "cut", rest)
     assert rest.passes < 6, "shards that were finished are not encoded again"
+    for path in straight.iterdir():
+        assert path.read_bytes() == (out / path.name).read_bytes(), path.name
+
+
+def test_killed_it_goes_on_past_what_was_half_written(shards: Path, tmp_path: Path) -> None:
+    """What lies there while the second shard is being written is all that a killed process leaves."""
+    straight = encoded(shards, tmp_path / "straight")
+    left = tmp_path / "left"
+
+    class Killed(Averages):
+        def encode(self, pictures: Tensor) -> Tensor:
+            if self.passes + 1 == self.fail_at:
+                (partial,) = tmp_path.glob(".partial-*")
+                shutil.copytree(partial, left / partial.name)
+            return super().encode(pictures)
+
+    with pytest.raises(KeyboardInterrupt):
+        encoded(shards, tmp_path / "cut", Killed(fail_at=5))
+    (partial,) = tmp_path.glob(".partial-*")
+    shutil.rmtree(partial)
+    (left / partial.name).rename(partial)
+    assert (partial / "set" / "shard-000001.tar").exists(), "half written"
+    rest = Averages()
+    out = encoded(shards, tmp_path / "cut", rest)
+    assert rest.passes < 6
     for path in straight.iterdir():
         assert path.read_bytes() == (out / path.name).read_bytes(), path.name
 

@@ -18,10 +18,12 @@ from gandist.config import Config, ModelConfig, dump, merge, parse
 from gandist.data.making.prepare import prepare
 from gandist.data.shards.index_files import read_index
 from gandist.errors import CheckpointError, ConfigError, DataError, UserError
+from gandist.evaluation.diversity import look
 from gandist.evaluation.sample import GeneratorCard, draw, fixed_latents, load_generator, save_grid
 from gandist.latents.autoencoder import open_autoencoder
 from gandist.latents.pictures import Decoded
 from gandist.latents.space import LatentSpace
+from gandist.models.build import build
 from gandist.models.contract import ImageShape
 from gandist.trainer import Trainer
 
@@ -47,6 +49,13 @@ def test_a_card_whose_latents_are_damaged_is_named(entry: dict[str, Any]) -> Non
     content["latents"] |= entry
     with pytest.raises(CheckpointError, match="its header cannot be read"):
         GeneratorCard.read({"gandist": json.dumps(content)}, Path("x"))
+
+
+def test_health_looks_at_the_image_and_not_at_its_stages() -> None:
+    model = ModelConfig.model_validate({"arch": "gat", "latent_dim": 8, "gat": GAT})
+    generator = build(model, ImageShape(4, 2), 0, seed=0).generator.eval()
+    z, c, real = torch.randn(5, 8), torch.zeros(5, dtype=torch.long), torch.randn(5, 2, 4, 4)
+    assert look(generator, z, c, real.repeat(1, 2, 1, 1)) == look(generator, z, c, real)
 
 
 # --- what does not go together ---------------------------------------------------------------------------------------
@@ -143,8 +152,10 @@ def test_a_run_on_latents_goes_on_bitwise_and_its_pictures_are_decoded(made: Pat
 def test_without_a_decoder_three_channels_are_shown_and_it_is_said(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trainer = play(latent_run(made, tmp_path))
-    assert "--data.decoder with their autoencoder" in (trainer.folder / "events.log").read_text()
+    trainer = play(latent_run(made, tmp_path, hflip=True))
+    said = (trainer.folder / "events.log").read_text()
+    assert "--data.decoder with their autoencoder" in said
+    assert "gandist encode --mirror" in said
     picture = trainer.folder / "samples" / "00000000kimg.png"
     words = ["sample", str(trainer.folder), "--rows", "2", "--columns", "2", "--seed", "3", "--decoder", "none"]
     assert main([*words, "--out", str(tmp_path / "grid.png")]) == 0
