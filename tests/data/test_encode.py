@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from gandist.cli import main
 from gandist.config import DataConfig
+from gandist.data.decode import DecodeError, Decoder, npy_header
 from gandist.data.encoding.encode import encode_with
 from gandist.data.encoding.statistics import Sums
 from gandist.data.images import open_images
@@ -249,6 +251,29 @@ def test_an_autoencoder_that_is_not_there(shards: Path, tmp_path: Path, capsys: 
     words = ["encode", str(shards), str(tmp_path / "out"), "--device", "cpu", "--autoencoder", str(tmp_path / "none")]
     assert main(words) == 2
     assert "there is no such folder" in capsys.readouterr().err
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def test_arrays_are_read_by_their_bytes_and_strictly() -> None:
+    numbers = np.random.default_rng(0).normal(size=(4, 4, 6)).astype(np.float16)
+    decoder, out = Decoder(4, 6, "float16"), np.empty((4, 4, 12), dtype=np.uint8)
+    for raw in (npy(numbers), npy(np.asfortranarray(numbers)), npy_header(4, 6, "float16") + numbers.tobytes()):
+        out[:] = 0
+        decoder.into(raw, out)
+        assert np.array_equal(out.view(np.float16), numbers)
+    for raw, what in (
+        (npy(numbers.astype(np.float32)), "the raw image is float32 .* not float16"),
+        (npy(numbers[:, :, :4]), r"of shape \(4, 4, 4\), not float16 of \(4, 4, 6\)"),
+        (npy(numbers)[:-1], "has 319 bytes, not 320"),
+        (b"\x89PNG\r\n\x1a\n", "no raw array of float16"),
+    ):
+        with pytest.raises(DecodeError, match=what):
+            decoder.into(raw, out)
 
 
 # --- what D sees ------------------------------------------------------------------------------------------------

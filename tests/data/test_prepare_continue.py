@@ -169,7 +169,7 @@ def test_two_at_once(tmp_path: Path, source: Path, expected: dict[str, bytes]) -
     destination = tmp_path / "out" / "d"
     process = child(source, destination, "wait")
     at_shard_three(process)
-    with pytest.raises(DataError, match="another 'gandist prepare' is making it just now"):
+    with pytest.raises(DataError, match="another process is making it just now"):
         prepare(str(source), destination, **OPTIONS)
     assert prepare(str(source), destination.parent / "other", **OPTIONS).continued == 0
     os.kill(process.pid, signal.SIGCONT)

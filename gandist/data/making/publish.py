@@ -143,7 +143,7 @@ def _locked(folder: Path, destination: Path) -> int:
         except BlockingIOError:
             os.close(descriptor)
             raise DataError(
-                f"{destination}: another 'gandist prepare' is making it just now. Wait for it, or give another folder."
+                f"{destination}: another process is making it just now. Wait for it, or give another folder."
             ) from None
         except OSError:
             return descriptor
