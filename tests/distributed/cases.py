@@ -83,6 +83,14 @@ METHODS: dict[str, dict[str, Any]] = {
     "orthogonal": penalty(orthogonal_d={"weight": 0.01}, orthogonal_g={"weight": 0.01}),
     "normalized gradient": penalty(gradient_norm={"on": True}),
     "auxiliary classifier": {"model": {"conditional": True, "head": "auxiliary"}, **R1},
+    "augmentation": {
+        "augment": {
+            "diff": ["colour", "translation", "cutout"],
+            "ada": {"pipe": "bgcfnc", "p": 0.5, "adjust_kimg": 0.2, "interval_steps": 1},
+            "instance_noise": {"sigma": 0.1},
+        },
+        **R1,
+    },
     "path length": {"model": STYLES, **penalty(path_length={"weight": 2.0, "interval_steps": 2})},
 }  # fmt: skip
 """What the method can do, each played by several ranks."""
