@@ -1,0 +1,1 @@
+"""The parts of ring.py: what is played, and how it is counted."""
