@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     own_flags = {
         "prepare": prepare, "encode": encode, "new": new, "train": train, "fit": fit, "config": config,
-        "doctor": doctor, "supervise": supervise,
+        "doctor": doctor, "supervise": supervise, "ema": ema,
     }  # fmt: skip
     try:
         if words[0] in own_flags:
@@ -193,6 +193,13 @@ def new(words: Sequence[str]) -> int:
     return _call(make_recipe, words, source="SOURCE", name="[NAME]")
 
 
+def ema(words: Sequence[str]) -> int:
+    """``gandist ema``: make averages of G of other widths from those that a run kept."""
+    from gandist.averages import ema as make_averages
+
+    return _call(make_averages, words, run="RUN")
+
+
 def supervise(words: Sequence[str]) -> int:
     """``gandist supervise``: run a training command, and start it again after a crash."""
     head, command = (words, []) if "--" not in words else (words[: words.index("--")], words[words.index("--") + 1 :])
@@ -305,6 +312,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("new", help="from a folder of images to shards and a recipe", add_help=False)
     verbs.add_parser("train", help="train, or continue, the run of a recipe", add_help=False)
     verbs.add_parser("fit", help="can G learn a fixed batch by heart? finds a learning rate in minutes", add_help=False)
+    verbs.add_parser("ema", help="make averages of G of other widths from those that a run kept", add_help=False)
     verbs.add_parser("config", help="print a resolved recipe, or explain every knob", add_help=False)
     verbs.add_parser("doctor", help="say what is wrong here and what to do; with a recipe, try it", add_help=False)
     verbs.add_parser("supervise", help="run a training command, and start it again after a crash", add_help=False)

@@ -145,7 +145,9 @@ def load_players(checkpoint: Checkpoint, game: Game, averages: Averages) -> None
     g, d = game.generator, game.discriminator
     modules = {"generator": g.module, "discriminator": d.module, **averages.networks}
     for part, module in modules.items():
-        load_module(module, checkpoint.tensors(part), f"{checkpoint.folder}/{part}.safetensors")
+        there = (checkpoint.folder / f"{part}.safetensors").is_file()
+        source = part if there or part not in averages.added_later else "generator"
+        load_module(module, checkpoint.tensors(source), f"{checkpoint.folder}/{source}.safetensors")
     for part, player in {"optimizer_g": g, "optimizer_d": d}.items():
         where = f"{checkpoint.folder}/{part}.safetensors"
         load_optimizer(player.optimizer, player.module, checkpoint.tensors(part), where)

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gandist import faults
+from gandist import averages, faults
 from gandist.adversarial.game import Draws, Real
 from gandist.adversarial.round import Round
 from gandist.adversarial.strategies import STRATEGIES
@@ -53,6 +53,7 @@ from gandist.runtime.lease import Lease
 from gandist.runtime.preemption import StopRequest, remove_stale_request
 from gandist.runtime.saver import BackgroundSaver
 from gandist.runtime.schedule import crossed
+from gandist.runtime.snapshots import SnapshotStore
 from gandist.runtime.status import Outcome, write_status
 from gandist.runtime.tracking import AnyTracker, NullTracker, Tracker, check_tracking
 from gandist.runtime.watchdog import Watchdog
@@ -105,6 +106,7 @@ class Trainer:
             self.folder / "checkpoints", config.checkpoint.keep, milestones and milestones * 1000
         )
         self.saver = BackgroundSaver(self.store)
+        self.snapshots = SnapshotStore(self.folder, config.ema.keep_snapshots)
         for player in self.game.players.values():
             player.before_step = self.saver.copied
         self.clock = Clock()
@@ -171,7 +173,7 @@ class Trainer:
                 self.averages.update(after, self.images_per_round)
             if not self.norms_synced:
                 self.ranks.average_statistics(
-                    self.game.generator.module, self.game.discriminator.module, self.averages.network
+                    self.game.generator.module, self.game.discriminator.module, *self.averages.networks.values()
                 )
             self.window.add(played.statistics, self.images_per_round)
             self._check_steps_are_taken()
@@ -182,6 +184,8 @@ class Trainer:
                 self._sample()
             if crossed(self.config.checkpoint.every_kimg, before, after):
                 self._save(must=False)
+            if crossed(self.config.ema.snapshot_kimg, before, after) or after >= self.total_images:
+                self._keep_averages()
             watchdog.alive()
 
     @property
@@ -292,6 +296,11 @@ class Trainer:
     def _fixed_latents(self, rows: int, columns: int) -> tuple[Tensor, Tensor]:
         classes = len(self.images.class_names) if self.config.model.conditional else 0
         return fixed_latents(self.config.model.latent_dim, classes, rows, columns, self.config.run.seed)
+
+    def _keep_averages(self) -> None:
+        """Keep the power function averages as they are; rank 0 alone, as every rank's averages are the same."""
+        if self.ranks.main:
+            averages.keep(self.snapshots, self.averages, self._card(), self.tracker.event)
 
     def _save(self, must: bool) -> None:
         """Begin a checkpoint, which is written in the background; one that ``must`` succeed is waited for.
@@ -448,6 +457,8 @@ class Trainer:
 
     def _load(self, checkpoint: Checkpoint) -> None:
         load_players(checkpoint, self.game, self.averages)
+        if self.ranks.main:
+            self.snapshots.forget_after(checkpoint.images_seen)
         state = checkpoint.state
         self.window = Window()
         self.window.restore(state["window"], self.device)

@@ -107,6 +107,11 @@ class Averages:
         """Return all averaged networks under the names of their parts of a checkpoint."""
         return {"ema": self.main.network, **{part_name(power.std): power.network for power in self.powers}}
 
+    @property
+    def added_later(self) -> frozenset[str]:
+        """Return the parts that a checkpoint may lack: a width that is added to a run begins with G as it is then."""
+        return frozenset(part_name(power.std) for power in self.powers)
+
     def update(self, images_seen: int, images: int) -> None:
         """Move all averages towards G after a round of ``images`` real images, ``images_seen`` in all."""
         for average in (self.main, *self.powers):

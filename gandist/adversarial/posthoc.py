@@ -33,7 +33,7 @@ class Profile:
 
     """
 
-    images_seen: float
+    images_seen: int
     std: float
 
     @property
@@ -113,5 +113,5 @@ def rebuild(kept: Sequence[Profile], wanted: Profile) -> Rebuilt:
     return Rebuilt(weights, math.sqrt(max(0.0, squared.item())))
 
 
-def _column(values: Sequence[float]) -> Float64[Tensor, " values"]:
+def _column(values: Sequence[int] | Sequence[float]) -> Float64[Tensor, " values"]:
     return torch.tensor(values, dtype=torch.float64)

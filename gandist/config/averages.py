@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from gandist.config.knobs import Change, Section, knob
 
@@ -22,6 +22,21 @@ class EmaConfig(Section):
     rampup: float | None = knob(
         0.05, "The half-life is at most this share of the images seen; no limit when left out.", gt=0
     )
-    power_stds: tuple[Annotated[float, Field(gt=0, le=WIDEST_STD)], ...] = knob(
-        (), "Widths of power function averages that are kept beside, as shares of the images seen (EDM2: 0.05 0.1)."
+    power_stds: tuple[Annotated[float, Field(ge=0.001, le=WIDEST_STD)], ...] = knob(
+        (),
+        "Relative widths of power function averages, such as 0.05 0.1, from which gandist ema makes others.",
+        change="refuse",
     )
+    snapshot_kimg: float = knob(
+        50.0, "Images between snapshots of the power function averages.", change="continue", unit="kimg", gt=0
+    )
+    keep_snapshots: int | None = knob(
+        None, "Newest moments whose snapshots are kept; all when left out.", change="continue", ge=1
+    )
+
+    @field_validator("power_stds")
+    @classmethod
+    def _distinct(cls, stds: tuple[float, ...]) -> tuple[float, ...]:
+        if len({f"{std:g}" for std in stds}) < len(stds):
+            raise ValueError("each width once, apart in its first six digits")
+        return stds

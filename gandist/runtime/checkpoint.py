@@ -33,7 +33,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gandist.errors import CheckpointError, RunError
-from gandist.runtime.files import digest, flush_file, flush_folder, write_json, write_text
+from gandist.runtime.files import digest, flush_file, flush_folder, publish, write_json, write_text
 
 FORMAT = "gandist-checkpoint"
 VERSION = 1
@@ -156,13 +156,8 @@ class CheckpointStore:
     def _write(self, draft: Path, parts: Mapping[str, Part], state: Mapping[str, Any]) -> None:
         draft.mkdir()
         for name, part in parts.items():
-            tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in part.tensors.items()}
             path = draft / f"{name}.safetensors"
-            try:
-                save_file(tensors, path, metadata=dict(part.header) if part.header else None)
-            except SafetensorError as error:  # safetensors wraps the system's error; keep its meaning
-                full = "No space left" in str(error) or "File too large" in str(error)
-                raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from None
+            _save_tensors(part.tensors, path, part.header)
             flush_file(path)
         write_json(draft / "state.json", {"format": FORMAT, "version": VERSION, **state})
         files = sorted(path for path in draft.iterdir())
@@ -302,6 +297,26 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {name: file.get_tensor(name) for name in list(file.keys())}, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: cannot be read as safetensors ({error}).") from None
+
+
+def write_weights(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file, whole or not at all.
+
+    Raises:
+        OSError: it could not be written; what was there before is untouched.
+
+    """
+    with publish(path) as partial:
+        _save_tensors(tensors, partial, header)
+
+
+def _save_tensors(tensors: Mapping[str, Tensor], path: Path, header: Mapping[str, str] | None) -> None:
+    whole = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    try:
+        save_file(whole, path, metadata=dict(header) if header else None)
+    except SafetensorError as error:  # safetensors wraps the system's error; keep its meaning
+        full = "No space left" in str(error) or "File too large" in str(error)
+        raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

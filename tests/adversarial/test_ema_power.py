@@ -67,7 +67,7 @@ def test_gamma_is_the_largest_root() -> None:
 
 
 def test_inner_products_are_integrals_of_products() -> None:
-    profiles = [Profile(70.0, 0.05), Profile(100.0, 0.05), Profile(100.0, 0.2), Profile(90.0, 0.1)]
+    profiles = [Profile(70, 0.05), Profile(100, 0.05), Profile(100, 0.2), Profile(90, 0.1)]
     count = 200_000
     tau = (torch.arange(count, dtype=torch.float64) + 0.5) * 100 / count
     curves = [
@@ -133,7 +133,7 @@ def test_averages_move_together_and_have_names_for_their_files() -> None:
 
 
 def kept_profiles(moments: int, stds: tuple[float, ...] = (0.05, 0.1)) -> list[Profile]:
-    return [Profile(1e6 * (moment + 1) / moments, std) for moment in range(moments) for std in stds]
+    return [Profile(1_000_000 * (moment + 1) // moments, std) for moment in range(moments) for std in stds]
 
 
 def test_a_kept_average_is_found_among_the_kept() -> None:
@@ -148,7 +148,7 @@ def test_a_kept_average_is_found_among_the_kept() -> None:
 @pytest.mark.parametrize(("std", "bound"), [(0.03, 0.03), (0.07, 0.005), (0.15, 0.01), (0.2, 0.02)])
 def test_any_width_is_near(std: float, bound: float) -> None:
     """20 moments of two widths. The residual is compared with the profiles themselves, laid on a fine grid."""
-    kept, wanted = kept_profiles(20), Profile(1e6, std)
+    kept, wanted = kept_profiles(20), Profile(1_000_000, std)
     made = rebuild(kept, wanted)
     tau = (torch.arange(100_000, dtype=torch.float64) + 0.5) * 10
 
@@ -164,7 +164,7 @@ def test_any_width_is_near(std: float, bound: float) -> None:
 
 def test_no_other_weights_come_nearer() -> None:
     """At a least squares solution every small step away makes the error larger."""
-    kept, wanted = kept_profiles(4), Profile(1e6, 0.2)
+    kept, wanted = kept_profiles(4), Profile(1_000_000, 0.2)
     gram, along = inner_products(kept, kept), inner_products(kept, [wanted])[:, 0]
     weights = rebuild(kept, wanted).weights
     generator = torch.Generator().manual_seed(0)
@@ -181,7 +181,7 @@ def test_no_other_weights_come_nearer() -> None:
 @pytest.mark.parametrize("std", [0.03, 0.07, 0.15, 0.2])
 def test_synthetic_trajectories_are_averaged_as_if_tracked(std: float) -> None:
     """theta(tau) = tau^n: sum_i x_i (gamma_i + 1) / (gamma_i + 1 + n) t_i^n is (gamma + 1) / (gamma + 1 + n) t^n."""
-    kept, wanted = kept_profiles(20), Profile(1e6, std)
+    kept, wanted = kept_profiles(20), Profile(1_000_000, std)
     weights = rebuild(kept, wanted).weights
     for n in (0.0, 0.5, 1.0, 3.0):
         parts = [(p.gamma + 1) / (p.gamma + 1 + n) * (p.images_seen / 1e6) ** n for p in kept]
@@ -191,12 +191,12 @@ def test_synthetic_trajectories_are_averaged_as_if_tracked(std: float) -> None:
 
 def test_moments_before_and_after_the_last() -> None:
     kept = kept_profiles(20)
-    assert rebuild(kept[:20], Profile(0.5e6, 0.07)).residual < 0.01, "at the tenth moment, from the first ten"
-    assert rebuild(kept[:20], Profile(1e6, 0.05)).residual > 0.5, "what came after the last snapshot is not in it"
+    assert rebuild(kept[:20], Profile(500_000, 0.07)).residual < 0.01, "at the tenth moment, from the first ten"
+    assert rebuild(kept[:20], Profile(1_000_000, 0.05)).residual > 0.5, "what came after the last snapshot is not in it"
 
 
 def test_many_snapshots_keep_the_weights_small() -> None:
     """Neighbours among 400 profiles are nearly parallel; without care their weights would be huge and cancel."""
-    made = rebuild(kept_profiles(200), Profile(1e6, 0.07))
+    made = rebuild(kept_profiles(200), Profile(1_000_000, 0.07))
     assert made.residual < 1e-3
     assert float(made.weights.abs().sum()) < 3

@@ -20,7 +20,7 @@ PICTURE = [
     {"cli"},
     {"debug", "doctor", "fitting", "supervise"},
     {"trainer"},
-    {"assembly", "continuity", "feed"},
+    {"assembly", "averages", "continuity", "feed"},
     {"faults"},
     {"data", "evaluation", "adversarial"},
     {"latents"},
