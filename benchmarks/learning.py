@@ -57,7 +57,9 @@ def _fashion(asked: argparse.Namespace, folder: Path) -> int:
 def _cifar10(asked: argparse.Namespace, folder: Path) -> int:
     names, learnt = asked.models or list(cifar10.ENTRIES), 0
     flags = tuple(asked.flags)
-    for figures in cifar10.run(asked.shards, asked.features, folder, names, asked.minutes, asked.samples, flags):
+    for figures in cifar10.run(
+        asked.shards, asked.test, asked.features, folder, names, asked.minutes, asked.samples, flags
+    ):
         learnt += 1
         _keep(figures, cifar10.tables(figures), "learning-cifar10", "How methods learn CIFAR-10 on one GPU", folder)
     if asked.write and learnt:
@@ -89,6 +91,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("what", nargs="?", choices=["fashion", "features", "cifar10"], default="fashion")
     parser.add_argument("--data", type=Path, default=Path("fashion-mnist"), help="folder of Fashion-MNIST's files")
     parser.add_argument("--shards", type=Path, default=Path("shards/cifar10"), help="folder of CIFAR-10 as shards")
+    parser.add_argument("--test", type=Path, help="folder of CIFAR-10's test images as shards, for comparison")
     parser.add_argument("--features", type=Path, default=Path("cifar10_resnet56.safetensors"), help="the network")
     parser.add_argument("--models", type=lambda text: text.split(","), help="names with commas; all when left out")
     parser.add_argument("--minutes", type=float, default=5.0, help="of training on CIFAR-10, all models together")

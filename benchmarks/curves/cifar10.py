@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from rounds.report import Table
 
-from curves import measure, pictures, resnet56
+from curves import frechet, measure, pictures, resnet56
 from curves.curve import Curve, curve_of, distances, millions, number
 from curves.runs import Entry, Played, play
 from gandist.config import DataConfig
@@ -49,8 +49,9 @@ def data_config(shards: Path) -> DataConfig:
 
 
 def run(
-    shards: Path, weights: Path, folder: Path, names: list[str], minutes: float, samples: int, flags: tuple[str, ...]
-) -> Iterator[dict[str, Any]]:
+    shards: Path, test: Path | None, weights: Path, folder: Path, names: list[str], minutes: float, samples: int,
+    flags: tuple[str, ...],
+) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Train each method for its share of ``minutes``; yield the figures after each, pictures left in ``folder``.
 
     A method whose run fails is told of and left out.
@@ -59,6 +60,9 @@ def run(
     network = resnet56.load(weights).to(device)
     reference = measure.real_moments(network.features, data_config(shards), device)
     judge = measure.Judge(network.features, reference, samples, device)
+    floor = None
+    if test is not None:
+        floor = frechet.distance(reference, measure.real_moments(network.features, data_config(test), device))
     curves: list[Curve] = []
     last: dict[str, dict[str, float]] = {}
     for name in names:
@@ -72,11 +76,12 @@ def run(
         last[name] = _last(played, judge)
         _grid(played, folder / f"learning_cifar10_{name}.png")
         print(f"{name}: " + " ".join(number(p.distance) for p in curves[-1].points), last[name], flush=True)
-        pictures.draw_curves(curves, None, "fd_resnet56 of the generator's average", folder / "learning_cifar10.png")
+        pictures.draw_curves(curves, floor, "fd_resnet56 of the generator's average", folder / "learning_cifar10.png")
         yield {
             "device": torch.cuda.get_device_name() if device.type == "cuda" else "a CPU",
             "network": resnet56.digest(weights),
             "samples": samples,
+            "floor": floor,
             "last": last,
             "curves": curves,
         }
@@ -114,6 +119,8 @@ def tables(figures: dict[str, Any]) -> list[Table]:
         f"images, classes in equal parts, against the 50,000 training images, in the 64 pooled features of a ResNet-56 "
         f"(weights {figures['network']}). Lower is better."
     )
+    if figures["floor"] is not None:
+        note += f" The 10,000 real test images are at {figures['floor']:.3g}."
     rows = []
     for curve in curves:
         images, last = curve.points[-1].images_seen, figures["last"][curve.name]
