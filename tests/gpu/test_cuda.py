@@ -198,7 +198,7 @@ def waits(trainer: Trainer, reals: list[Any]) -> list[str]:
             trainer._play_round(reals)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    return [f"{w.filename}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)]
+    return [f"{w.filename}:{w.lineno}" for w in caught if "called a synchronizing" in str(w.message)]
 
 
 def test_memory_and_device_are_written_down(tmp_path: Path) -> None:
