@@ -32,7 +32,7 @@ from gandist.errors import EXIT_USER_ERROR
 MEMORY_MARGIN_MIB = 150  # over what a harmless shard takes; each bomb is larger
 TRAIN = (
     "train", "--debug", "--data.resolution", "8", "--model.arch", "mlp", "--execution.device", "cpu",
-    "--execution.precision", "fp32",
+    "--execution.precision", "fp32", "--model.mlp.generator_widths", "8", "--model.mlp.discriminator_widths", "8",
 )  # fmt: skip
 
 
