@@ -13,7 +13,9 @@ What the networks see of images, with s(x) = x averaged over squares of 2x2 pixe
   itself takes (1 - alpha) s(x) + alpha x of every x, for it is not told which are real. So that fakes are not faded
   twice, G in training returns a + (1 - alpha) (b - s(a)): of this, D makes the paper's mixture, exactly. In
   evaluation G returns the mixture itself.
-- Penalties, augmentations and noise act on real images before D does this to them.
+- Penalties, augmentations and noise act on images of the full resolution, before D does this to them. The slope of D
+  there has 1/f of the norm that it has at D's own resolution, f times lower: a target of 1 (WGAN-GP) is a slope of f
+  between the images that D sees, and R1 is f^2 times weaker than gamma says until the last resolution has joined.
 
 A resolution of r px has min(``channel_base`` / r, ``channel_max``) feature maps: table 2 with 16384 and 512.
 """

@@ -15,10 +15,10 @@ from gandist.models.heads import Auxiliary, NoHead, Projection, class_head, head
 
 TOLD = ["mlp", "dcgan", "resnet", "biggan", "progressive", "r3gan"]
 SMALL: dict[str, Any] = {
-    "mlp": {"discriminator_widths": [8, 6], "dropout": 0.0},
-    "dcgan": {"discriminator_channels": 4},
-    "resnet": {"discriminator_channels": 4},
-    "biggan": {"discriminator_channels": 2, "hierarchical": False},
+    "mlp": {"generator_widths": [4], "discriminator_widths": [8, 6], "dropout": 0.0},
+    "dcgan": {"generator_channels": 2, "discriminator_channels": 4},
+    "resnet": {"generator_channels": 2, "discriminator_channels": 4},
+    "biggan": {"generator_channels": 2, "discriminator_channels": 2, "hierarchical": False},
     "progressive": {"channel_base": 64, "channel_max": 6},
     "r3gan": {"channel_base": 64, "channel_max": 6, "group_channels": 2},
 }

@@ -174,6 +174,17 @@ def test_d_sees_no_more_than_its_resolution() -> None:
         assert not torch.allclose(network(x, None), network(x + noise, None), rtol=1e-3)
 
 
+def test_slopes_are_smaller_at_the_full_resolution() -> None:
+    """At 4 px of 16: repeated four by four, the same image is four times as long, so the slope is a quarter."""
+    network, small = discriminator(STABLE_4), torch.randn(4, 3, 4, 4, requires_grad=True)
+    network.last = 0  # a network of 4 px
+    (slope_4,) = torch.autograd.grad(network(small, None).sum(), small)
+    network.last = 2
+    full = to_16(small.detach()).requires_grad_()
+    (slope_16,) = torch.autograd.grad(network(full, None).sum(), full)
+    torch.testing.assert_close(slope_16.flatten(1).norm(dim=1), slope_4.flatten(1).norm(dim=1) / 4)
+
+
 def test_a_real_image_is_faded_and_its_features_are_mixed() -> None:
     """At 16 px with alpha 1/4, step by step."""
     network, x = discriminator(FADING_16), torch.randn(4, 3, 16, 16)
