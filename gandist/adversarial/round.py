@@ -291,7 +291,7 @@ class Round:
 
     def _make_near(self, some: Latents, rows: slice, site: str, noise: Noise, sigma: float, *, graph: bool) -> Tensor:
         """Return fakes of latents nearby, with the same draws inside G."""
-        shift = sigma * noise.normal(self.game.latent_dim).to(some.z.device)
+        shift = sigma * noise.normal(self.game.latent_dim).to(some.z.device, non_blocking=True)
         return self._make(Latents(some.z + shift, some.c), rows, site, graph=graph)
 
     def _make_styled(self, some: Latents, rows: slice, site: str) -> tuple[Tensor, Tensor]:
@@ -354,7 +354,7 @@ class Round:
     def _adversarial_loss(self, real_logits: Tensor, fake_logits: Tensor, site: str, rows: slice) -> Tensor:
         game, real_uniform, fake_uniform = self.game, None, None
         if game.targets.swap_probability > 0:
-            uniform = self.draws.rows(f"{site}.swap", rows).uniform(2).to(real_logits.device)
+            uniform = self.draws.rows(f"{site}.swap", rows).uniform(2).to(real_logits.device, non_blocking=True)
             real_uniform, fake_uniform = uniform.unbind(dim=1)
         targets = game.targets.draw(True, real_uniform), game.targets.draw(False, fake_uniform)
         return game.loss.discriminator(real_logits, fake_logits, *targets, game.across)

@@ -70,11 +70,11 @@ def mirror_and_shift(x: Images, noise: Noise, share: float) -> Images:
     """Return images of which half are mirrored, each shifted by whole pixels, with reflection at the edges."""
     height, width = x.shape[-2:]
     reach_y, reach_x = min(round(share * height), height - 1), min(round(share * width), width - 1)
-    mirrored = noise.integers(2, 1, 1, 1).to(x.device) == 1
+    mirrored = noise.integers(2, 1, 1, 1).to(x.device, non_blocking=True) == 1
     x = x.flip(-1).where(mirrored, x)
     padded = F.pad(x, (reach_x, reach_x, reach_y, reach_y), mode="reflect")
-    rows = noise.integers(2 * reach_y + 1, 1, 1).to(x.device)
-    columns = noise.integers(2 * reach_x + 1, 1, 1).to(x.device)
+    rows = noise.integers(2 * reach_y + 1, 1, 1).to(x.device, non_blocking=True)
+    columns = noise.integers(2 * reach_x + 1, 1, 1).to(x.device, non_blocking=True)
     y = rows + torch.arange(height, device=x.device).view(1, height, 1)
     at = (y * padded.shape[-1] + columns + torch.arange(width, device=x.device)).flatten(1)
     return padded.flatten(2).gather(2, at[:, None].expand(-1, x.shape[1], -1)).view(x.shape)

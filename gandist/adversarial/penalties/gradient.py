@@ -43,7 +43,7 @@ class ZeroCentred(Penalty):
         if self.method == "exact":
             return
         x = scene.views[self.view].x.detach()
-        shift = self.sigma * scene.noise(f"{self.view}.probe").normal(*x.shape[1:]).to(x.device)
+        shift = self.sigma * scene.noise(f"{self.view}.probe").normal(*x.shape[1:]).to(x.device, non_blocking=True)
         scene.add(f"{self.view}+", x + shift, self.view)
         if self.antithetic:
             scene.add(f"{self.view}-", x - shift, self.view)
@@ -108,10 +108,10 @@ class GradientPenalty(Penalty):
         """Ask for the points."""
         real, draws = scene.views["real"].x.detach(), scene.noise("between")
         if self.kind == "wgan_gp":
-            u = draws.uniform(*[1] * (real.ndim - 1)).to(real)
+            u = draws.uniform(*[1] * (real.ndim - 1)).to(real, non_blocking=True)
             x = torch.lerp(scene.views["fake"].x.detach().to(real.dtype), real, u)
         else:
-            u = draws.uniform(*real.shape[1:]).to(real)
+            u = draws.uniform(*real.shape[1:]).to(real, non_blocking=True)
             x = real + scene.real_std() * u / 2
         scene.add("between", x.requires_grad_(), "real", same_draws=False)
 

@@ -37,7 +37,7 @@ class PathLength(GeneratorPenalty):
     def cost(self, made: Made) -> Float[Tensor, ""]:
         """Return the penalty."""
         images, w = made.styled()
-        y = made.noise("path").normal(*images.shape[1:]).to(images.device)
+        y = made.noise("path").normal(*images.shape[1:]).to(images.device, non_blocking=True)
         scale = min(made.loss_scale, 4096.0)  # for fp16, as in input_gradient
         projected = (images.float() * y).sum() / math.sqrt(images[0, 0].numel())
         (gradient,) = torch.autograd.grad(projected * scale, w, create_graph=True)
