@@ -84,8 +84,9 @@ def ema(run: Path, std: tuple[float, ...], at: float | None = None, out: Path | 
         write_weights(path, tensors[width], card.header())
         made.append(Made(path, width, recipe.residual))
     picture = out / f"{moment:09d}.png"
-    _compare(made, columns, picture)
-    return _report(snapshots, made, picture)
+    if card.image.resolution > 1:  # points of the plane are no pictures
+        _compare(made, columns, picture)
+    return _report(snapshots, made, picture if picture.is_file() else None)
 
 
 def _snapshots(run: Path, at_kimg: float | None) -> list[Snapshot]:
@@ -168,12 +169,13 @@ def _compare(made: Sequence[Made], columns: int, path: Path) -> None:
     save_rows(rows, path)
 
 
-def _report(snapshots: Sequence[Snapshot], made: Sequence[Made], picture: Path) -> str:
+def _report(snapshots: Sequence[Snapshot], made: Sequence[Made], picture: Path | None) -> str:
     lines = [f"From {_from(snapshots)}:"]
     for average in made:
         rough = "; a rough one, that more snapshots would bring nearer" if average.residual > COARSE else ""
         lines.append(f"{average.path}: width {average.std:g}, {average.residual:.2g} from its profile{rough}")
-    lines.append(f"{picture}: the same latents with every width")
+    if picture is not None:
+        lines.append(f"{picture}: the same latents with every width")
     return "\n".join(lines)
 
 

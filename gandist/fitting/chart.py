@@ -17,7 +17,7 @@ WIDTH, HEIGHT = 1180, 460
 TOP, BOTTOM = 46, 400
 STEPS_PANEL = (70, 560)
 RATES_PANEL = (790, 1150)
-LEGEND = 580
+LEGEND, MOST_NAMED = 580, 15
 INK, GRID, BEST = "#222222", "#dddddd", "#000000"
 
 Point = tuple[float, float]
@@ -73,12 +73,16 @@ def draw_chart(curves: Sequence[Curve], best: Curve | None, variance: float, tit
     for panel in (steps, lrs):
         page.line([(panel.start, losses.place(variance)), (panel.stop, losses.place(variance))], "#888888", 1)
     page.text((lrs.stop, losses.place(variance) - 3), "the mean image", "#666666", anchor="rb")
+    every = math.ceil(len(curves) / MOST_NAMED)
+    named = [curve for number, curve in enumerate(curves) if number % every == 0 or curve is best]
     for number, curve in enumerate(curves):
         colour, bold = (BEST, 3.0) if curve is best else (_colour(number / max(1, len(curves) - 1)), 1.3)
         points = [(steps.place(step), losses.place(loss)) for step, loss in enumerate(curve.losses, 1) if loss > 0]
         page.line(points, colour, bold)
-        page.line([(LEGEND, 62 + 22 * number), (LEGEND + 22, 62 + 22 * number)], colour, bold)
-        page.text((LEGEND + 30, 62 + 22 * number), _legend(curve, best), anchor="lm")
+        if curve in named:
+            y = 62 + 22 * named.index(curve)
+            page.line([(LEGEND, y), (LEGEND + 22, y)], colour, bold)
+            page.text((LEGEND + 30, y), _legend(curve, best), anchor="lm")
     ends = [(lrs.place(c.lr), losses.place(c.end)) for c in curves if c.state != "diverged"]
     page.line(ends, "#888888", 1.3)
     for number, curve in enumerate(curves):

@@ -17,6 +17,7 @@ from gandist.evaluation.sample import to_uint8
 from gandist.feed import Feed
 from gandist.fitting.chart import draw_chart
 from gandist.fitting.sweep import Curve, Task, best, sweep
+from gandist.latents.pictures import Show
 from gandist.models.contract import follow
 from gandist.models.noise import RowNoise
 from gandist.runtime import machine, rng
@@ -28,6 +29,8 @@ RATES = tuple(1e-4 * 2**doubling for doubling in range(11))
 IMAGES = 64
 STEPS = 300
 SHOWN = 8
+ALIKE = 1.1
+"""Losses at the end that differ by no more than this factor do not tell rates apart."""
 
 PROMISE = """\
 What this shows: that the generator and its optimizer can learn these images at all, and how fast at which rate.
@@ -51,7 +54,7 @@ def fit(
 
     """
     _check(images, steps, rates)
-    player, task, pictures = prepare(config, images, allow_pipe=allow_pipe)
+    player, task, show = prepare(config, images, allow_pipe=allow_pipe)
     variance = task.variance
     say(
         f"fitting {images} images with {sum(p.numel() for p in player.parameters):,} parameters, {steps} steps of Adam "
@@ -68,9 +71,11 @@ def fit(
     write_json(folder / "fit.json", _record(config, curves, found, variance))
     title = f"{config.name}: G alone, {images} images, {steps} steps"
     draw_chart(curves, found, variance, title, folder / "curves.png")
+    rows = [("images", task.x[:SHOWN]), *((f"{curve.lr:.3g}", curve.pictures) for curve in curves)]
+    pictures = task.x.shape[-1] > 1  # points of the plane are none
     if pictures:
-        rows = [("images", task.x[:SHOWN].cpu()), *((f"{curve.lr:.3g}", curve.pictures) for curve in curves)]
-        save_rows([(label, to_uint8(made.nan_to_num())) for label, made in rows], folder / "pictures.png")
+        shown = [(label, to_uint8(show(made.to(task.x.device).nan_to_num())).cpu()) for label, made in rows]
+        save_rows(shown, folder / "pictures.png")
     say("")
     say(verdict(curves, found, variance))
     say(f"\n{PROMISE}\n")
@@ -78,8 +83,8 @@ def fit(
     return folder
 
 
-def prepare(config: Config, images: int, *, allow_pipe: bool = False) -> tuple[Player, Task, bool]:
-    """Return the generator of a recipe, what it is to learn, and whether that can be shown as pictures.
+def prepare(config: Config, images: int, *, allow_pipe: bool = False) -> tuple[Player, Task, Show]:
+    """Return the generator of a recipe, what it is to learn, and what makes pictures of that.
 
     Raises:
         ConfigError: several processes were launched, or the data holds fewer images.
@@ -106,7 +111,7 @@ def prepare(config: Config, images: int, *, allow_pipe: bool = False) -> tuple[P
     z = RowNoise(rng.generator(seed, "fit", "z"), images, 0, images).normal(config.model.latent_dim)
     noise = partial(rng.generator, seed, "fit", "layers")
     task = Task(z.to(device), real.c, real.x, noise, config.execution.micro_images)
-    return game.generator, task, feed.images.numbers == "uint8"
+    return game.generator, task, feed.show
 
 
 def _check(images: int, steps: int, rates: Sequence[float]) -> None:
@@ -134,6 +139,9 @@ def verdict(curves: Sequence[Curve], found: Curve | None, variance: float) -> st
         "variance."
     ]
     rates = [curve.lr for curve in curves]
+    near = [curve.lr for curve in curves if curve.end <= ALIKE * found.end]
+    if len(near) > 1:
+        said.append(f"From {min(near):.3g} to {max(near):.3g} it makes little difference.")
     if len(rates) > 1 and found.lr in (rates[0], rates[-1]):
         beyond = found.lr / 2 if found.lr == rates[0] else found.lr * 2
         said.append(f"It is at the edge of the sweep: look beyond it, with --lrs {beyond:.3g} ...")

@@ -17,7 +17,7 @@ from gandist.config import Config, merge, parse
 from gandist.errors import ConfigError
 from gandist.evaluation.rows import save_rows
 from gandist.fitting.chart import Axis, draw_chart
-from gandist.fitting.fit import RATES, prepare, verdict
+from gandist.fitting.fit import RATES, fit, prepare, verdict
 from gandist.fitting.sweep import Curve, best
 
 TINY: dict[str, Any] = {
@@ -109,7 +109,7 @@ def test_what_is_learned_is_the_recipe_s(tmp_path: Path) -> None:
         "execution": {"micro_images": 4},
         "data": {"hflip": True},
     }
-    player, task, pictures = prepare(tiny(tmp_path, changes), 10)
+    player, task, _ = prepare(tiny(tmp_path, changes), 10)
     plain = prepare(tiny(tmp_path, {"model": {"conditional": True}}), 10)[1]
     assert torch.equal(task.x, plain.x), "mirroring is left out"
     assert task.c is not None
@@ -118,8 +118,14 @@ def test_what_is_learned_is_the_recipe_s(tmp_path: Path) -> None:
     assert player.optimizer.param_groups[0]["betas"] == (0.25, 0.999)
     assert player.clip_norm == 2.0
     assert [rows.stop for rows in task.passes()] == [4, 8, 10]
-    assert pictures
     assert prepare(tiny(tmp_path), 10)[1].c is None
+
+
+@pytest.mark.long
+def test_points_are_fitted_without_pictures(tmp_path: Path) -> None:
+    ring = {"data": {"shards": "ring", "resolution": 1, "channels": 2}, "run": {"name": "ring"}}
+    folder = fit(tiny(tmp_path, ring), images=8, steps=20, rates=[1e-3, 1e-2], say=lambda line: None)
+    assert {path.name for path in folder.iterdir()} == {"curves.png", "fit.json"}
 
 
 def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,6 +146,9 @@ def test_the_verdict() -> None:
     assert verdict(inner, best(inner), 1.0).startswith("Best: --optimizer.generator.lr 0.002, which leaves 1")
     assert "From 0.004 on" in verdict(inner, best(inner), 1.0)
     assert "edge" not in verdict(inner, best(inner), 1.0)
+    assert "little difference" not in verdict(inner, best(inner), 1.0)
+    alike = [curve(0.001, 0.2), curve(0.002, 0.1), curve(0.004, 0.101), curve(0.008, 0.2)]
+    assert "From 0.002 to 0.004 it makes little difference." in verdict(alike, best(alike), 1.0)
     assert "look beyond it, with --lrs 0.0005" in verdict(inner[1:], best(inner[1:]), 1.0).replace("0.001", "0.0005")
     low = [curve(0.001, 0.9), curve(0.002, 0.8)]
     assert "More than half is left" in verdict(low, best(low), 1.0)
