@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import subprocess
 import sys
@@ -24,6 +26,7 @@ from gandist.config import (
     explain,
     leaves,
     load,
+    merge,
     override,
     parse,
     read_recipe,
@@ -266,6 +269,50 @@ def test_a_recipe_builds(recipe: Path) -> None:
     regularizers_of(config)
     generator_regularizers_of(config)
     augment_of(config, torch.device("cpu"))
+
+
+NARROW = {
+    "mlp": {"generator_widths": [8], "discriminator_widths": [8]},
+    "dcgan": {"generator_channels": 2, "discriminator_channels": 2},
+    "resnet": {"generator_channels": 4, "discriminator_channels": 4},
+    "biggan": {"generator_channels": 2, "discriminator_channels": 2, "class_dim": 4},
+    "stylegan2": {"channel_base": 64, "channel_max": 8, "style_dim": 8, "minibatch_group": 4},
+    "cips": {"widths": [8, 8], "fourier_features": 4, "position_features": 4},
+    "progressive": {"channel_base": 64, "channel_max": 8, "stable_kimg": 0.008, "fade_kimg": 0.008},
+    "r3gan": {"channel_base": 64, "channel_max": 8, "group_channels": 4, "class_dim": 4},
+}
+"""Sections of architectures with hardly any channels."""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("recipe", [p for p in RECIPES if not p.stem.startswith("gat_")], ids=lambda path: path.stem)
+def test_a_recipe_trains(recipe: Path, tmp_path: Path) -> None:
+    """Three rounds with its method on narrow networks, and on built-in images where its own are not there.
+
+    Latents are trained on in tests/trainer/test_latent_run.py.
+    """
+    from gandist.trainer import Trainer
+
+    config = load(recipe)
+    built_in = config.data.shards in {"glyphs", "ring"}
+    images = 8 * config.update.d_steps
+    small = merge(
+        dump(config),
+        {
+            "run": {"root": str(tmp_path), "total_kimg": 3 * images / 1000},
+            "data": {} if built_in else {"shards": "glyphs", "resolution": 32},
+            "model": NARROW,
+            "update": {"batch_images": 8},
+            "samples": {"every_kimg": 1, "rows": 1, "columns": 1},
+            "checkpoint": {"every_kimg": 1},
+            "tracking": {"every_kimg": images / 1000},
+            "execution": {"workers": 0, "device": "cpu", "precision": "fp32", "threads": 1},
+        },
+    )
+    assert Trainer(parse(small, "tests")).train() == 0
+    rows = [json.loads(line) for line in (tmp_path / recipe.stem / "metrics.jsonl").read_text().splitlines()]
+    assert [row["images_seen"] for row in rows] == [images, 2 * images, 3 * images]
+    assert all(math.isfinite(row[loss]) for row in rows for loss in ("loss/d", "loss/g"))
 
 
 def test_without_a_recipe_it_is_the_demo() -> None:
