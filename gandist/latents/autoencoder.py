@@ -98,9 +98,11 @@ def open_autoencoder(name: str, device: torch.device, *, sha256: str | None = No
     except ImportError:
         raise MachineError("Autoencoders need the extra 'latent': pip install 'gandist[latent]'") from None
     try:
-        network = AutoencoderKL.from_pretrained(
-            str(folder) if local else name, use_safetensors=True, local_files_only=local, torch_dtype=torch.float32
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what its own libraries will change
+            network = AutoencoderKL.from_pretrained(
+                str(folder) if local else name, use_safetensors=True, local_files_only=local, torch_dtype=torch.float32
+            )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         first = str(error).strip().partition("\n")[0]
         raise DataError(

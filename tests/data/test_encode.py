@@ -365,3 +365,9 @@ def test_three_channels_are_shown_where_there_is_no_decoder() -> None:
 def test_a_decoder_is_for_latents() -> None:
     with pytest.raises(ConfigError, match="pictures already"):
         show_by(None, "folder", torch.device("cpu"))
+
+
+def test_shards_that_are_not_there_are_told_of_before_anything_is_loaded(tmp_path: Path, capsys: Any) -> None:
+    words = ["encode", str(tmp_path / "none"), str(tmp_path / "out"), "--autoencoder", "owner/repository"]
+    assert main(words) == 2
+    assert "there is no such folder" in capsys.readouterr().err

@@ -100,6 +100,7 @@ def encode(
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda: there is no GPU that PyTorch can use here.")
     check_free(destination.expanduser())
+    _source(shards)  # what is wrong with it is said before a minute of loading
     where = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     opened = open_autoencoder(autoencoder, where)
     return encode_with(
