@@ -20,6 +20,7 @@ from gandist.errors import CheckpointError, ConfigError
 from gandist.evaluation.rows import save_rows
 from gandist.evaluation.sample import GeneratorCard, draw, fixed_latents, load_generator
 from gandist.latents.pictures import show_by
+from gandist.models.layers import renew_spectral_norms
 from gandist.runtime.checkpoint import read_weights, write_weights
 from gandist.runtime.snapshots import Snapshot, SnapshotStore, file_name
 
@@ -152,6 +153,7 @@ def _add_up(
     like = tensors
     made = {std: {name: t.to(like[name].dtype) for name, t in total.items()} for std, total in sums.items()}
     for tensors in made.values():
+        renew_spectral_norms(tensors)
         for name, tensor in tensors.items():
             if name.endswith("running_var"):
                 tensor.clamp_(min=0)  # a variance stays one, though some weights are below zero

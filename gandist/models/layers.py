@@ -73,6 +73,19 @@ def begin_step(network: nn.Module) -> None:
                     layer.iterate(original)
 
 
+def renew_spectral_norms(state: dict[str, Tensor], iterations: int = 50) -> None:
+    """Let the vectors of spectral norms in a network's state, added up from others', find those of its own weights."""
+    marked = ".original"
+    for name in [name for name in state if name.endswith(marked)]:
+        u, v = (state.get(f"{name.removesuffix(marked)}.0.{vector}") for vector in ("u", "v"))
+        if u is None or v is None:
+            continue
+        matrix = state[name].flatten(1)
+        for _ in range(iterations):
+            v.copy_(F.normalize(matrix.t() @ u, dim=0))
+            u.copy_(F.normalize(matrix @ v, dim=0))
+
+
 class ConditionalBatchNorm(nn.Module):
     """Batch normalisation whose scale and shift are the class's (Dumoulin et al. 2017, section 2.2)."""
 

@@ -14,7 +14,7 @@ from gandist.config import ModelConfig
 from gandist.errors import ConfigError
 from gandist.models.build import build
 from gandist.models.contract import ImageShape, Networks
-from gandist.models.layers import SpectralNorm, begin_step
+from gandist.models.layers import SpectralNorm, begin_step, renew_spectral_norms
 
 
 def networks(resolution: int, classes: int = 0, latent_dim: int = 12, **knobs: Any) -> Networks:
@@ -166,6 +166,22 @@ def test_averaged_layers_have_norm_one_too() -> None:
         if isinstance(module, nn.Conv2d | nn.Linear):
             norm = torch.linalg.svdvals(module.weight.flatten(1))[0].item()
             assert norm == pytest.approx(1.0, abs=0.05), name
+
+
+def test_added_up_layers_have_norm_one_too() -> None:
+    """As widths of averages are, after a run."""
+    generator, other = networks(8).generator, networks(8).generator
+    for parameter in other.parameters():
+        nn.init.normal_(parameter)
+    begin_step(other)
+    first, second = generator.state_dict(), other.state_dict()
+    state = {name: 0.7 * value + 0.3 * second[name] if value.ndim else value for name, value in first.items()}
+    renew_spectral_norms(state)
+    generator.load_state_dict(state)
+    for name, module in generator.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            norm = torch.linalg.svdvals(module.weight.flatten(1))[0].item()
+            assert norm == pytest.approx(1.0, abs=0.01), name
 
 
 def test_attention_stands_where_it_is_asked_for_and_learns() -> None:
