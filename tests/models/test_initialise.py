@@ -46,7 +46,12 @@ def weights(networks: Networks) -> list[tuple[str, nn.Module, Tensor]]:
     return found
 
 
-@pytest.mark.parametrize("arch", REDRAWN)
+QUICK = ("mlp", "dcgan")
+
+
+@pytest.mark.parametrize(
+    "arch", [*QUICK, *(pytest.param(a, marks=pytest.mark.long) for a in REDRAWN if a not in QUICK)]
+)
 @pytest.mark.parametrize("kind", DRAWS)
 def test_every_layer_is_drawn_as_told(arch: str, kind: str) -> None:
     seen = 0

@@ -92,7 +92,7 @@ def test_the_scale_of_a_style_has_no_effect_on_demodulated_features() -> None:
     torch.testing.assert_close(layer(x, w), before, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("up", [False, True], ids=["plain", "doubling"])
+@pytest.mark.parametrize("up", [False, pytest.param(True, marks=pytest.mark.long)], ids=["plain", "doubling"])
 def test_two_derivatives(up: bool) -> None:
     layer = random(ModulatedConv2d(2, 2, 3, 2, up=up))
     x, w = normal(2, 2, 3, 3).requires_grad_(), normal(2, 2, seed=9).requires_grad_()

@@ -65,6 +65,7 @@ def test_the_highest_frequency_is_taken_away() -> None:
         assert blur_downsample(board, torch.tensor(taps, dtype=torch.float32))[:, :, 1:-1, 1:-1].abs().max() < 1e-6
 
 
+@pytest.mark.long
 @BOTH
 def test_two_derivatives(taps: tuple[int, ...]) -> None:
     x = picture(1, 2, 4, 4).requires_grad_()
