@@ -12,7 +12,7 @@ import torch
 from rounds.report import Table
 
 from curves import frechet, measure, pictures, resnet56
-from curves.curve import Curve, curve_of, distances, millions, number
+from curves.curve import Curve, by_share, curve_of, millions, number
 from curves.runs import Entry, Played, play
 from gandist.config import DataConfig
 from gandist.evaluation.sample import draw, fixed_latents, load_generator, save_grid
@@ -129,7 +129,7 @@ def tables(figures: dict[str, Any]) -> list[Table]:
              f"{images / curve.seconds:.0f}", f"{number(last['distance'])} ({last['samples'] // 1000}k)"]
         )  # fmt: skip
     return [
-        distances(curves, "Distance", note),
+        by_share(curves, "Distance", note),
         Table(
             f"On {figures['device']}",
             "Real images shown to D; seconds of the whole process, its start and its checkpoints included; images a "

@@ -73,8 +73,8 @@ def _parameters(run: Path) -> tuple[int, int]:
     return sizes[0], sizes[1]
 
 
-def distances(curves: Sequence[Curve], title: str, note: str) -> Table:
-    """Return the table of distances: a row for each run, a column for each checkpoint."""
+def by_share(curves: Sequence[Curve], title: str, note: str) -> Table:
+    """Return the table of distances: a row for each run, a column for each of its parts."""
     most = max(len(curve.points) for curve in curves)
     columns = ["run", *(f"{share}/{most}" for share in range(1, most + 1))]
     rows = [
@@ -82,6 +82,18 @@ def distances(curves: Sequence[Curve], title: str, note: str) -> Table:
         for curve in curves
     ]
     return Table(title, note, columns, rows)
+
+
+def by_images(curves: Sequence[Curve], title: str, note: str) -> Table:
+    """Return the table of distances: a row for each run, a column for each checkpoint of the longest run."""
+    longest = max(curves, key=lambda curve: curve.points[-1].images_seen).points
+    rows = [[curve.title, *(_near(curve, point.images_seen) for point in longest)] for curve in curves]
+    return Table(title, note, ["run", *(f"{p.images_seen / 1000:.0f}k" for p in longest)], rows)
+
+
+def _near(curve: Curve, images: int) -> str:
+    """Return the distance at a checkpoint of about so many images; nothing where there is none."""
+    return next((number(p.distance) for p in curve.points if abs(p.images_seen / images - 1) < 0.03), "")
 
 
 def number(value: float) -> str:
