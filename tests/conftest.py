@@ -36,6 +36,15 @@ settings.load_profile("gandist")
 
 
 @pytest.fixture(autouse=True)
+def _same_draws() -> None:
+    """What a test draws does not depend on the tests before it."""
+    if "torch" in sys.modules:
+        import torch
+
+        torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def _fresh_accelerate() -> Iterator[None]:
     """Let each test choose its number format and its ranks: Accelerate keeps one state per process."""
     yield
