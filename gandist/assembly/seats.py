@@ -26,6 +26,7 @@ from gandist.adversarial.losses import Targets, alone
 from gandist.adversarial.penalties.base import GeneratorPenalty, Penalty
 from gandist.adversarial.player import Player
 from gandist.adversarial.regularizers import Regularizer
+from gandist.assembly.augment import augment_of
 from gandist.assembly.rules import (
     check_rules,
     class_cdf,
@@ -135,6 +136,7 @@ def seat_players(
         micro_images=config.execution.micro_images,
         generator_regularizers=paid_by_g,
         auxiliary_weight=config.loss.auxiliary_weight,
+        augment=augment_of(config, accelerator.device),
         gradient_norm=gradient_norm_of(config),
         clip_weights=config.regularizer.clip_weights,
         share_latents=config.update.latents == "shared",

@@ -147,7 +147,7 @@ def test_a_library_has_one_door(library: str) -> None:
 @pytest.mark.parametrize("wing", ["adversarial", "models"])
 def test_the_method_and_the_networks_know_torch_alone(wing: str) -> None:
     ours = {"gandist.config", "gandist.errors", "gandist.models", "gandist.adversarial"}
-    for path in (PACKAGE / wing).glob("*.py"):
+    for path in (PACKAGE / wing).rglob("*.py"):
         for found in imports(path):
             first, second = [*found.target.split("."), ""][:2]
             known = first in {"torch", "jaxtyping"} | sys.stdlib_module_names or f"{first}.{second}" in ours

@@ -96,3 +96,19 @@ def test_rules_that_do_not_fit_are_refused(tmp_path: Path, fault: str) -> None:
     for word in words:
         assert word in str(error.value)
     assert not any(tmp_path.iterdir()), "nothing was begun"
+
+
+def test_what_a_recipe_asks_for_is_at_the_table(tmp_path: Path) -> None:
+    """Each part of the game that a section switches on, and none by default."""
+    plain = Trainer(make_config(tmp_path / "plain", {"regularizer": {"r1": {"gamma": 0.0}}})).game
+    assert (plain.augment, plain.gradient_norm, plain.clip_weights, [*plain.regularizers]) == (None, None, None, [])
+    asked = {
+        "augment": {"diff": ["colour"]},
+        "regularizer": {"gradient_norm": {"on": True}, "clip_weights": 0.1, "zcr_g": {"weight": 1.0}},
+        "update": {"latents": "fresh", "g_steps": 2, "concatenate": True},
+    }
+    game = Trainer(make_config(tmp_path / "asked", asked)).game
+    assert game.augment is not None
+    assert game.gradient_norm is not None
+    assert (game.clip_weights, game.share_latents, game.g_steps, game.concatenate) == (0.1, False, 2, True)
+    assert ([r.name for r in game.regularizers], [r.name for r in game.generator_regularizers]) == (["r1"], ["zcr_g"])
