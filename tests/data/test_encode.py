@@ -157,7 +157,7 @@ def test_killed_it_goes_on_past_what_was_half_written(shards: Path, tmp_path: Pa
     shutil.rmtree(partial)
     (left / partial.name).rename(partial)
     assert (partial / "set" / "shard-000001.tar").exists(), "half written"
-    (partial / "set" / "index.json.partial").write_text("{")
+    (partial / "set" / "shard-000009.tar").write_text("of no set")
     sums = json.loads((partial / "sums.json").read_text())
     (partial / "sums.json").write_text(json.dumps([*sums, sums[0]]))  # the ledger was still to be written
     rest = Averages()
