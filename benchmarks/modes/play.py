@@ -24,6 +24,7 @@ from gandist.runtime import rng
 from gandist.runtime.schedule import crossed
 from gandist.runtime.window import Window
 from modes.count import Count, count
+from modes.rows import EVERY_STEP
 
 RECIPE = Path(__file__).parents[2] / "configs" / "ring_mlp.yaml"
 SAMPLES = 2_048
@@ -39,8 +40,8 @@ class Outcome:
 
 
 def recipe(changes: Mapping[str, Any], seed: int, shorter: float = 1.0) -> Config:
-    """Return the ring's recipe with changes, and of a share of its length."""
-    base = merge(dump(load(RECIPE)), changes)
+    """Return the ring's recipe, with R1 at every step, with changes, and of a share of its length."""
+    base = merge(merge(dump(load(RECIPE)), EVERY_STEP), changes)
     length = {"run": {"seed": seed, "total_kimg": base["run"]["total_kimg"] * shorter}}
     return parse(merge(base, length), "benchmark")
 
