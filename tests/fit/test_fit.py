@@ -18,7 +18,7 @@ from gandist.errors import ConfigError
 from gandist.evaluation.rows import save_rows
 from gandist.fitting.chart import Axis, draw_chart
 from gandist.fitting.fit import RATES, fit, prepare, verdict
-from gandist.fitting.sweep import Curve, best
+from gandist.fitting.sweep import Curve, best, sweep
 
 TINY: dict[str, Any] = {
     "run": {"name": "tiny"},
@@ -200,3 +200,30 @@ def test_rows_of_a_picture(tmp_path: Path) -> None:
         ]  # fmt: skip
     with Image.open(tmp_path / "colours.png") as picture:
         assert picture.getpixel((picture.width - 40, 60)) == (250, 0, 0)
+
+
+# --- does it find a good rate? ---------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+@pytest.mark.realdata
+@pytest.mark.timeout(1200)  # some 3,500 steps of a small network: most of a minute, or many on a busy machine
+def test_the_rate_is_within_a_factor_of_two_of_the_best_of_a_finer_sweep(real_data: Path, tmp_path: Path) -> None:
+    """DCGAN on Fashion-MNIST, small; docs/fit.md shows a larger one. Where the valley is flat, chance picks in it."""
+    from gandist.data.making.prepare import prepare as make_shards
+
+    source = f"fashion-mnist:{real_data / 'fashion-mnist'}:test"
+    make_shards(source, tmp_path / "shards", resolution=32, channels=1, max_images=200)
+    changes = {
+        "data": {"shards": str(tmp_path / "shards"), "resolution": 32},
+        "model": {"arch": "dcgan", "latent_dim": 64, "dcgan": {"generator_channels": 8, "discriminator_channels": 2}},
+    }
+    config = tiny(tmp_path, changes)
+    folder = fit(config, images=32, steps=150, say=lambda line: None)
+    found = json.loads((folder / "fit.json").read_text())["best_lr"]
+    player, task, _ = prepare(config, 32)
+    finer = list(sweep(player, task, [1.6e-3 * 2 ** (half / 2) for half in range(12)], 150, 1))
+    finest = best(finer)
+    assert finest is not None
+    as_good = [curve.lr for curve in finer if curve.end <= 1.1 * finest.end]
+    assert any(0.5 <= found / rate <= 2.0 for rate in as_good), (found, [(c.lr, c.end) for c in finer])
