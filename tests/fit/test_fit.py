@@ -74,6 +74,7 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads((folder / "fit.json").read_text())["curves"] == found["curves"], "again, the same curves"
 
 
+@pytest.mark.long
 def test_what_makes_no_sense_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wrong = {
         "--images one": "--images 64",

@@ -77,6 +77,7 @@ def test_stopped_and_continued_the_averages_are_bitwise_those_of_a_straight_run(
         assert (continued.folder / "averages" / name).read_bytes() == (straight.folder / "averages" / name).read_bytes()
 
 
+@pytest.mark.long
 def test_a_width_is_made_as_if_it_had_been_tracked(tmp_path: Path) -> None:
     """0.07 is tracked too, but hidden; what is made from 0.05 and 0.1 must be far nearer to it than these are."""
     changes = {
