@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,14 @@ class Outcome:
 
 def recipe(changes: Mapping[str, Any], seed: int, shorter: float = 1.0) -> Config:
     """Return the ring's recipe, with R1 at every step, with changes, and of a share of its length."""
-    base = merge(merge(dump(load(RECIPE)), EVERY_STEP), changes)
+    base = merge(merge(_base(), EVERY_STEP), changes)
     length = {"run": {"seed": seed, "total_kimg": base["run"]["total_kimg"] * shorter}}
     return parse(merge(base, length), "benchmark")
+
+
+@cache
+def _base() -> dict[str, Any]:
+    return dump(load(RECIPE))
 
 
 def play(config: Config) -> Outcome:
