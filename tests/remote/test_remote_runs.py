@@ -70,7 +70,7 @@ def test_several_nodes_read_of_lanes_in_the_log(
 ) -> None:
     """One rank, which believes to be one of two on two nodes when it asks what to say."""
     config = make_config(tmp_path / "remote", changes(f"{served.url}/set", tmp_path / "cache"))
-    monkeypatch.setattr("gandist.trainer.describe_reading", _two_nodes)
+    monkeypatch.setattr("gandist.feed.describe_reading", _two_nodes)
     trainer = play(config)
     assert "2 nodes with a cache each will fetch every shard" in (trainer.folder / "events.log").read_text()
 
