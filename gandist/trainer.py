@@ -19,7 +19,7 @@ from gandist.adversarial.round import Round
 from gandist.adversarial.strategies import STRATEGIES
 from gandist.assembly import build_networks, open_accelerator, remarks, seat_players, synchronises
 from gandist.assembly.balance import balance_of, monitor_of
-from gandist.assembly.rates import grow, set_rates
+from gandist.assembly.rates import grow, growth_remarks, set_rates
 from gandist.config import Config, dump, to_yaml
 from gandist.continuity import (
     Insistence,
@@ -99,6 +99,7 @@ class Trainer:
         )
         self.norms_synced = synchronises(config, self.ranks.world)
         self.notes += remarks(self.game, self.ranks.world, self.share_images, self.norms_synced)
+        self.notes += growth_remarks(self.game, config.run.total_kimg)
         self.play = STRATEGIES[config.update.strategy]
         self.balance, self.health = balance_of(config), monitor_of(config)
         milestones = config.checkpoint.keep_every_kimg

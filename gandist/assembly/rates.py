@@ -32,6 +32,20 @@ def _set(player: Player, adam: AdamConfig, rate: float, beta2: float) -> None:
         group["betas"] = (adam.beta1, beta2)
 
 
+_WITHOUT_END = 1 << 62
+
+
+def growth_remarks(game: Game, total_kimg: float) -> list[str]:
+    """Say so if a run ends before its networks have grown up."""
+    g, total = game.generator.module, int(total_kimg * 1000)
+    if not isinstance(g, Growing) or g.stage(total) == g.stage(_WITHOUT_END):
+        return []
+    return [
+        f"This run ends at {total_kimg:g} kimg, before its networks have reached their full resolution. "
+        "Give it a longer --run.total_kimg, or its stages fewer images (model.progressive)."
+    ]
+
+
 def grow(game: Game, averages: Iterable[nn.Module], images_before: int, images_seen: int) -> None:
     """Let networks that grow take their shape for a round that begins after so many images.
 

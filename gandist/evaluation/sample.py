@@ -168,6 +168,8 @@ def draw(
     """
     device = next(generator.parameters()).device
     z, c = z.to(device), c.to(device)
+    if cutoff is not None and truncation == 1:
+        raise ConfigError(f"--cutoff {cutoff}: says which styles are truncated; give --truncation too, such as 0.7.")
     w = None if truncation == 1 else _truncated_styles(generator, z, c, truncation, cutoff)
     passes = [slice(i, i + pass_images) for i in range(0, len(z), pass_images)]
     if w is None:

@@ -112,3 +112,11 @@ def test_what_a_recipe_asks_for_is_at_the_table(tmp_path: Path) -> None:
     assert game.gradient_norm is not None
     assert (game.clip_weights, game.share_latents, game.g_steps, game.concatenate) == (0.1, False, 2, True)
     assert ([r.name for r in game.regularizers], [r.name for r in game.generator_regularizers]) == (["r1"], ["zcr_g"])
+
+
+def test_a_run_that_ends_before_its_networks_have_grown_says_so(tmp_path: Path) -> None:
+    model = {"arch": "progressive", "progressive": {"channel_base": 64, "channel_max": 8, "minibatch_group": 4}}
+    for name, kimg, told in (("short", 0.32, True), ("long", 1e6, False)):
+        changes = {"model": model, "run": {"total_kimg": kimg}, "regularizer": {"r1": {"gamma": 0.0}}}
+        notes = Trainer(make_config(tmp_path / name, changes)).notes
+        assert any("full resolution" in note for note in notes) == told

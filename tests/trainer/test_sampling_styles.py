@@ -66,6 +66,8 @@ def test_cutoff(run: Path) -> None:
     assert not torch.equal(draw(generator, z, c, truncation=0.2, cutoff=1), whole)
     with pytest.raises(ConfigError, match=f"--cutoff {layers + 1}: .* {layers} styles"):
         draw(generator, z, c, truncation=0.2, cutoff=layers + 1)
+    with pytest.raises(ConfigError, match=r"--cutoff 1: .* --truncation too"):
+        draw(generator, z, c, cutoff=1)
 
 
 def test_the_verb(run: Path, tmp_path: Path) -> None:
