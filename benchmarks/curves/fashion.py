@@ -33,7 +33,9 @@ SMALL_RESNET = f"""
 """
 SMALL_R3GAN = f"""
     --model.r3gan.channel_base 512 --model.r3gan.channel_max 64 --model.r3gan.stage_blocks 1
-    --update.batch_images 32 --augment.ada.pipe none {FASTER}
+    --model.r3gan.group_channels 32 --regularizer.r1.gamma 1.0 --regularizer.r2.gamma 1.0
+    --regularizer.r1.interval_steps 4 --regularizer.r2.interval_steps 4
+    --update.batch_images 16 --update.latents shared --augment.ada.pipe none {FASTER}
 """
 
 
