@@ -143,11 +143,7 @@ def _check_groups(networks: Networks, share_images: int, micro_images: int | Non
             f"update.batch_images: each rank's {share_images} images must be a multiple of {group}, the group whose "
             "standard deviation D is shown. Change the batch, the number of ranks, or the architecture's group."
         )
-    if (
-        micro_images is not None
-        and micro_images < share_images
-        and (micro_images % group or share_images % micro_images % group)
-    ):
+    if micro_images is not None and micro_images < share_images and micro_images % group:
         raise ConfigError(
             f"execution.micro_images {micro_images}: would cut a group of {group} images whose standard deviation D is "
             f"shown. Take a multiple of {group}."
