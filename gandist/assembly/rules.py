@@ -24,21 +24,21 @@ from gandist.runtime.schedule import factor
 Row = TypeVar("Row")
 
 
-def pick(table: Mapping[str, Row], name: str, knob: str) -> Row:
-    """Return a row of a table by its name.
+def pick(table: Mapping[str, Row], name: str, knob: str, kind: str) -> Row:
+    """Return a row of a table of some kind of thing by its name.
 
     Raises:
         ConfigError: there is no such row.
 
     """
     if name not in table:
-        raise ConfigError(f"{knob} {name}: no such row.{did_you_mean(name, table)} There are: {', '.join(table)}.")
+        raise ConfigError(f"{knob} {name}: no such {kind}.{did_you_mean(name, table)} There are: {', '.join(table)}.")
     return table[name]
 
 
 def loss_of(config: Config) -> AdversarialLoss:
     """Return the adversarial loss."""
-    return pick(LOSSES, config.loss.kind, "loss.kind").compared(config.loss.relativistic)
+    return pick(LOSSES, config.loss.kind, "loss.kind", "loss").compared(config.loss.relativistic)
 
 
 def regularizers_of(config: Config) -> list[Regularizer[Penalty]]:
@@ -77,7 +77,7 @@ def _paid(config: Config) -> dict[str, PenaltyConfig]:
     other = config.regularizer.other
     if other.level > 0 or other.name is not None:
         name = other.name or ""
-        pick({**PENALTIES, **GENERATOR_PENALTIES}, name, "regularizer.other.name")
+        pick({**PENALTIES, **GENERATOR_PENALTIES}, name, "regularizer.other.name", "penalty")
         if name in type(config.regularizer).model_fields:
             raise ConfigError(f"regularizer.other.name {name}: has a section of its own, regularizer.{name}.")
         found[name] = other

@@ -395,7 +395,7 @@ def test_schedules_and_intervals_of_penalties() -> None:
             assert plain != paid(name, interval_steps=3, schedule=decay), name
             for key, value in others.items():
                 assert plain != paid(name, interval_steps=2, schedule={**decay, key: value}), (name, key)
-        with pytest.raises(ConfigError, match=r"regularizer.other.name tset: no such row. Did you mean 'test'\?"):
+        with pytest.raises(ConfigError, match=r"regularizer.other.name tset: no such penalty. Did you mean 'test'\?"):
             regularizers_of(parse({"regularizer": {"other": {"name": "tset", "weight": 1.0}}}, "x"))
     finally:
         del PENALTIES["test"]
