@@ -20,6 +20,8 @@ LINE = """it's "q" $(touch owned) `touch owned` ; touch owned && ${HOME} \\ ün�
 HOSTILE = f"--{LINE}\n-n  'two lines'\ttouch owned"
 PROJECT = """it's "q" $(touch owned) `touch owned` ; touch owned && ${HOME} ünï ~"""  # W&B refuses some characters
 TAG = HOSTILE[:60]  # W&B takes 64 characters
+# Names of rows of tables, of which any other is refused; and a decoder, which pictures do not have.
+REFUSED = {"loss.kind", "model.arch", "regularizer.other.name", "data.decoder"}
 PATHS = {"run.root", "data.shards", "data.root", "execution.cache.dir"}  # these must exist, or be made
 
 
@@ -39,7 +41,7 @@ def kinds_in(annotation):
         yield from kinds_in(part)
 
 
-FREE_TEXT = sorted(leaf.path for leaf in leaves(Config()) if is_free_text(leaf.path))
+FREE_TEXT = sorted(leaf.path for leaf in leaves(Config()) if is_free_text(leaf.path) and leaf.path not in REFUSED)
 
 
 def knob(settings, path):
