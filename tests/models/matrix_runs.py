@@ -38,32 +38,39 @@ SMALL: dict[str, Any] = {
     },
 }  # fmt: skip
 """Model sections of all architectures; one that is not in here has its own widths, and takes longer."""
-ROUNDS, BATCH, CLASSES = 3, 16, 10
-CASES = [(arch, conditional) for arch in ARCHITECTURES for conditional in (False, True)]
+ROUNDS, CLASSES = 3, 10
+BATCHES = {32: 16, 64: 16, 128: 16}
+"""Resolutions, and the images of a batch at each."""
+CASES = [(arch, conditional, px) for px in BATCHES for arch in ARCHITECTURES for conditional in (False, True)]
+
+
+def name_of(arch: str, conditional: bool, resolution: int) -> str:
+    return f"{arch}-{'conditional' if conditional else 'unconditional'}-{resolution}"
 
 
 def model_section(arch: str, conditional: bool) -> dict[str, Any]:
     return {"arch": arch, "conditional": conditional, **SMALL}
 
 
-def recipe(root: Path, arch: str, conditional: bool, rounds: int) -> Config:
+def recipe(root: Path, arch: str, conditional: bool, resolution: int, rounds: int) -> Config:
     """Return a run of so many rounds, which saves at its end.
 
     Adam's eps is far above rounding, so that a weight whose gradient is rounding alone stays where it is, instead of
     making full steps in a random direction.
     """
-    player = {"lr": 0.01, "eps": 1e-3, "beta1": 0.0}
+    batch = BATCHES[resolution]
+    player = {"lr": 0.01 if resolution == 32 else 0.002, "eps": 1e-3, "beta1": 0.0}
     changes = {
         "run": {
-            "name": f"{arch}-{'conditional' if conditional else 'unconditional'}",
+            "name": name_of(arch, conditional, resolution),
             "root": str(root),
-            "total_kimg": rounds * BATCH / 1000,
+            "total_kimg": rounds * batch / 1000,
         },
-        "data": {"shards": "glyphs", "resolution": 32, "channels": 3},
+        "data": {"shards": "glyphs", "resolution": resolution, "channels": 3},
         "model": model_section(arch, conditional),
         "optimizer": {"generator": player, "discriminator": player},
         "regularizer": {"r1": {"gamma": 0.1, "interval_steps": 2}},
-        "update": {"batch_images": BATCH},
+        "update": {"batch_images": batch},
         "ema": {"halflife_kimg": 0.02},
         "samples": {"every_kimg": 100, "rows": 1, "columns": 2},
         "checkpoint": {"every_kimg": 100},
@@ -72,11 +79,11 @@ def recipe(root: Path, arch: str, conditional: bool, rounds: int) -> Config:
     return parse(merge(dump(Config()), changes), "tests")
 
 
-def play(root: Path, arch: str, conditional: bool, rounds: int = ROUNDS) -> None:
+def play(root: Path, arch: str, conditional: bool, resolution: int, rounds: int = ROUNDS) -> None:
     from gandist.trainer import Trainer
 
     AcceleratorState._reset_state()
-    config = recipe(root, arch, conditional, rounds)
+    config = recipe(root, arch, conditional, resolution, rounds)
     try:
         code = Trainer(config).train()
         assert code == 0, f"exit code {code}"
@@ -90,11 +97,11 @@ def main(rank: int, world: int, folder: Path) -> None:
     torch.set_num_threads(1)
     if world > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
-    for arch, conditional in CASES:
-        play(folder / "whole", arch, conditional)
+    for case in CASES:
+        play(folder / "whole", *case)
         if world == 1:
             for rounds in (ROUNDS - 1, ROUNDS):
-                play(folder / "in two", arch, conditional, rounds)
+                play(folder / "in two", *case, rounds)
     gc.collect()  # gloo aborts when a reducer outlives it
     if world > 1:
         dist.destroy_process_group()

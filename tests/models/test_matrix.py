@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from matrix_runs import CASES, CLASSES, ROUNDS, SMALL, model_section, recipe
+from matrix_runs import CASES, CLASSES, ROUNDS, SMALL, model_section, name_of, recipe
 
 from gandist.cli import main
 from gandist.config import ModelConfig
@@ -36,12 +36,14 @@ from gandist.runtime import rng
 pytestmark = pytest.mark.long
 
 BOTH = pytest.mark.parametrize("conditional", [False, True], ids=["unconditional", "conditional"])
-NAMES = [f"{arch}-{'conditional' if conditional else 'unconditional'}" for arch, conditional in CASES]
+NAMES = [name_of(*case) for case in CASES]
 ROUNDING, KINK = 1e-4, 0.03
 """Bounds on how far apart runs of one and of two ranks may end, as a share of the way that training took them.
 
 Behind a batch norm an activation within rounding of zero may fall to either side of a ReLU, which moves gradients.
 """
+LARGE_ROUNDING, LARGE_KINK = 3e-3, 0.3
+"""The same for G above 32 px: behind so many narrow layers its gradient is small, and rounding a larger share of it."""
 IMAGES, TRIES = 12, 8
 
 
@@ -174,9 +176,9 @@ def detour(one: Path, other: Path, start: nn.Module) -> dict[str, float]:
     return found
 
 
-def beginning(arch: str, conditional: bool) -> nn.ModuleDict:
-    config = recipe(Path("unused"), arch, conditional, ROUNDS)
-    networks = build(config.model, ImageShape(32, 3), CLASSES, rng.key(config.run.seed, "weights"))
+def beginning(arch: str, conditional: bool, resolution: int) -> nn.ModuleDict:
+    config = recipe(Path("unused"), arch, conditional, resolution, ROUNDS)
+    networks = build(config.model, ImageShape(resolution, 3), CLASSES, rng.key(config.run.seed, "weights"))
     parts = {"generator": networks.generator, "discriminator": networks.discriminator, "ema": networks.generator}
     return nn.ModuleDict(parts)
 
@@ -184,11 +186,15 @@ def beginning(arch: str, conditional: bool) -> nn.ModuleDict:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", NAMES)
 def test_two_ranks_end_as_one_does(played: Played, name: str) -> None:
-    arch, kind = name.split("-")
+    arch, kind, resolution = name.split("-")
     one, two = (newest(played(world) / "whole", name) for world in (1, 2))
-    first = beginning(arch, kind == "conditional")
+    first = beginning(arch, kind == "conditional", int(resolution))
     apart = detour(one, two, first)
-    assert max(apart.values()) < (KINK if couples_batch(first) else ROUNDING), apart
+    kinks = bool(couples_batch(first))
+    bounds = dict.fromkeys(apart, KINK if kinks else ROUNDING)
+    if resolution != "32":
+        bounds |= dict.fromkeys(("generator", "ema"), LARGE_KINK if kinks else LARGE_ROUNDING)
+    assert all(apart[part] < bounds[part] for part in apart), apart
 
 
 @pytest.mark.timeout(1200)
@@ -210,14 +216,16 @@ def test_a_run_in_two_parts_is_the_same_to_the_bit(played: Played, name: str) ->
 def test_it_samples_from_its_inference_file(played: Played, name: str, tmp_path: Path) -> None:
     weights = newest(played(1) / "whole", name) / "ema.safetensors"
     words = ["sample", str(weights), "--out", str(tmp_path / "grid.png"), "--rows", "2", "--columns", "2"]
-    assert main([*words, *(["--class", "3"] if name.endswith("-conditional") else [])]) == 0
-    picture = np.asarray(Image.open(tmp_path / "grid.png"))
-    assert picture.shape == (2 * 66 + 2, 2 * 66 + 2, 3)
+    assert main([*words, *(["--class", "3"] if "-conditional-" in name else [])]) == 0
+    picture, side = np.asarray(Image.open(tmp_path / "grid.png")), int(name.rpartition("-")[2])
+    shown_side, enlarged = max(64, side), max(1, 64 // side)
+    assert picture.shape == (2 * (shown_side + 2) + 2, 2 * (shown_side + 2) + 2, 3)
     generator, card = load_generator(weights)
     z, _ = fixed_latents(card.model.latent_dim, 0, 2, 2, seed=0)
     c = torch.full((4,), 3)
     shown = draw(generator, z, c)[3].permute(1, 2, 0).numpy()
-    assert np.array_equal(picture[68:132:2, 68:132:2], shown), "of the file, at twice its size"
+    last = slice(shown_side + 4, 2 * shown_side + 4, enlarged)
+    assert np.array_equal(picture[last, last], shown), "of the file, small images enlarged"
     images = generator(z, c)
     assert images.isfinite().all()
     assert (images[0] - images[1]).abs().max() > 1e-5, "not one image for all latents"
