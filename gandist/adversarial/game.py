@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gandist.adversarial.augment import Augment
 from gandist.adversarial.gradient_norm import GradientNormalization
 from gandist.adversarial.losses import Across, AdversarialLoss, Targets, alone
 from gandist.adversarial.penalties.base import GeneratorPenalty, Penalty
@@ -34,20 +35,6 @@ class Stateful(Protocol):
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what a checkpoint kept."""
-
-
-@runtime_checkable
-class Augment(Stateful, Protocol):
-    """What is done to images before D sees them."""
-
-    def __call__(self, x: Tensor, noise: RowNoise, images_seen: int) -> Tensor:
-        """Return the images that D sees; each row's draws are its own."""
-
-    def observe(self, real_sign: Tensor, images: int) -> None:
-        """Hear the mean sign of D's logits for the real images of a step, and how many they were, over all ranks."""
-
-    def statistics(self) -> dict[str, Tensor]:
-        """Return what is worth a column of the metrics."""
 
 
 @dataclass(frozen=True)
