@@ -118,20 +118,31 @@ def check_rules(config: Config, networks: Networks, share_images: int) -> None:
             f"regularizer.{joined[0]}.method finite_difference: lets D judge real images and fakes as one batch, which "
             f"its batch normalisation ({norms[0]}, ...) would mix. Use method exact, or a D without batch norms."
         )
+    if micro is not None and micro < share_images:
+        _check_passes(networks, share_images, micro)
+
+
+def _check_passes(networks: Networks, share_images: int, micro_images: int) -> None:
+    """Refuse passes that would cut a batch whose statistics a layer uses."""
+    for role, network in (("generator", networks.generator), ("discriminator", networks.discriminator)):
+        if coupled := couples_batch(network):
+            raise ConfigError(
+                f"execution.micro_images: {micro_images} would cut a rank's batch of {share_images}, but the {role}'s "
+                f"batch normalisation ({coupled[0]}, ...) sees the batch as a whole, so the result would change. "
+                "Leave micro_images out, or use more ranks."
+            )
 
 
 def _check_second_derivatives(config: Config, networks: Networks) -> None:
-    regularizer = config.regularizer
-    parts = {"r1": regularizer.r1, "r2": regularizer.r2}
-    exact = [name for name, part in parts.items() if part.level > 0 and not _differs(part)]
-    of_d = exact + (["gradient_penalty"] if regularizer.gradient_penalty.level > 0 else [])
-    of_g = ["path_length"] if regularizer.path_length.level > 0 else []
+    """Refuse penalties that take a second derivative of a network that has none."""
+    of_d = [r.name for r in regularizers_of(config) if r.penalty.second_order]
+    of_g = [r.name for r in generator_regularizers_of(config) if r.penalty.second_order]
     for names, network in ((of_d, networks.discriminator), (of_g, networks.generator)):
         if names and (fused := fused_attention(network)):
             raise ConfigError(
                 f"regularizer.{names[0]}: takes a second derivative, which fused attention ({fused[0]}, ...) does not "
                 f"have. Set --model.{config.model.arch}.attention plain"
-                + (f", or --regularizer.{names[0]}.method finite_difference." if names[0] in exact else ".")
+                + (f", or --regularizer.{names[0]}.method finite_difference." if names[0] in ("r1", "r2") else ".")
             )
 
 

@@ -39,7 +39,7 @@ from gandist.config import AdamConfig, Config
 from gandist.errors import ConfigError
 from gandist.models.build import build
 from gandist.models.contract import ImageShape, Networks
-from gandist.models.layers import couples_batch, synchronise_batch_norms
+from gandist.models.layers import synchronise_batch_norms
 from gandist.runtime import rng
 from gandist.runtime.distributed import mean_over_ranks, patience
 from gandist.runtime.machine import Precision
@@ -80,21 +80,12 @@ def build_networks(config: Config, classes: int, share_images: int) -> Networks:
     """Return fresh networks for images with ``classes`` classes and ``share_images`` images per rank and step.
 
     Raises:
-        ConfigError: the architecture does not fit the images, or the passes would change what is computed.
+        ConfigError: the architecture does not fit the images, or the rules do not fit the networks.
 
     """
     image = ImageShape(config.data.resolution, config.data.channels)
     networks = build(config.model, image, classes, rng.key(config.run.seed, "weights"))
     check_rules(config, networks, share_images)
-    micro = config.execution.micro_images
-    if micro is not None and micro < share_images:
-        for role, network in (("generator", networks.generator), ("discriminator", networks.discriminator)):
-            if coupled := couples_batch(network):
-                raise ConfigError(
-                    f"execution.micro_images: {micro} would cut a rank's batch of {share_images}, but the {role}'s "
-                    f"batch normalisation ({coupled[0]}, ...) sees the batch as a whole, so the result would change. "
-                    "Leave micro_images out, or use more ranks."
-                )
     return networks
 
 
