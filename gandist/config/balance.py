@@ -9,32 +9,32 @@ from pydantic import model_validator
 from gandist.config.knobs import Change, Section, knob, section
 
 
-class AccuracyBand(Section):
+class BandConfig(Section):
+    """Between which values something should be."""
+
+    low: float
+    high: float
+    margin: float = knob(0.02, "So far inside the band again, the other network joins in.", ge=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.high - self.low <= 2 * self.margin:
+            raise ValueError(f"low {self.low:g} and high {self.high:g} must be more than two margins apart")
+        return self
+
+
+class AccuracyBand(BandConfig):
     """Where D's accuracy should be: chance is 0.5."""
 
     low: float = knob(0.55, "Below this D learns alone.", ge=0, le=1)
     high: float = knob(0.95, "Above this G learns alone.", ge=0, le=1)
-    margin: float = knob(0.02, "So far inside the band again, the other network joins in.", ge=0)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.high - self.low <= 2 * self.margin:
-            raise ValueError(f"low {self.low:g} and high {self.high:g} must be more than two margins apart")
-        return self
 
 
-class LossBand(Section):
+class LossBand(BandConfig):
     """Where D's loss should be: chance is 2 log 2 = 1.386 in the logistic losses, 2 in the hinge loss."""
 
     low: float = knob(0.3, "Below this G learns alone.")
     high: float = knob(1.35, "Above this D learns alone.")
-    margin: float = knob(0.02, "So far inside the band again, the other network joins in.", ge=0)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.high - self.low <= 2 * self.margin:
-            raise ValueError(f"low {self.low:g} and high {self.high:g} must be more than two margins apart")
-        return self
 
 
 class BalanceConfig(Section):
