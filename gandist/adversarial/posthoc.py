@@ -76,11 +76,6 @@ def gamma_of(std: float) -> float:
         gamma = lower
 
 
-def std_of(gamma: float) -> float:
-    """Return sigma_rel of the profile with exponent ``gamma``."""
-    return math.sqrt((gamma + 1) / (gamma + 3)) / (gamma + 2)
-
-
 def inner_products(a: Sequence[Profile], b: Sequence[Profile]) -> Float64[Tensor, "a b"]:
     """Return the integrals of p_a(tau) p_b(tau) over tau, for every pair, per image (EDM2, appendix C).
 
