@@ -211,3 +211,18 @@ def test_pairs_have_the_classes_of_the_real_images(set_table: Make) -> None:
     table = set_table("mlp", conditional=True, relativistic="pairs")
     real = table.reals()[0]
     assert torch.equal(table.round().draw_latents(real, "step0").c, real.c)
+
+
+@pytest.mark.parametrize("strategy", ["detach", "retain_graph"])
+def test_a_relativistic_round(set_table: Make, strategy: str) -> None:
+    """G's cost too is of differences: from the real logits of the moved D, or of D where it stands."""
+    table = set_table(**PLAIN, relativistic="pairs", strategy=STRATEGIES[strategy])
+    g, d, real = deepcopy(table.g), deepcopy(table.d), table.reals()[0].x
+    fake = g(table.round().draw_latents(table.reals()[0], "step0").z, None)
+    moved_d = descend(d, F.softplus(d(fake.detach(), None) - d(real, None)).mean())
+    if strategy == "detach":
+        put(d, moved_d)
+    put(g, descend(g, F.softplus(d(real, None).detach() - d(fake, None)).mean()))
+    put(d, moved_d)
+    table.play()
+    expect(table, g, d)
